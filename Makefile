@@ -1,0 +1,51 @@
+# Everything starts here: `make setup`, then `make demo` or `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-stamp
+
+DEMO_DIR ?= demo
+EFFORT ?= fast
+MEDIA ?=
+BENCH_DIR ?= runs/bench
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+setup: $(STAMP)  ## make $(VENV) and install this project with its tested dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev,demo]'
+	@touch $@
+
+demo: setup  ## encode and decode a clip; sheet, videos and figures in $(DEMO_DIR)/
+	$(BIN)/python -m vovcodec.demo -o $(DEMO_DIR) --effort $(EFFORT)
+
+test: setup  ## the fast suite: offline, CPU only
+	$(BIN)/python -m pytest
+
+test-slow: setup  ## the tests that need minutes
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+test-gpu: setup  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup  ## ruff
+	$(BIN)/python -m ruff check .
+
+bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a table and TSV in $(BENCH_DIR)/
+	$(BIN)/python -m vovcodec.demo.bench -o $(BENCH_DIR) --effort $(EFFORT) $(MEDIA)
+
+bench-rd: setup  ## rate and distortion against classic codecs on the folder MEDIA; TSV in $(BENCH_DIR)/, summary printed
+	$(BIN)/python -m vovcodec.bench.rate_distortion --media $(MEDIA) --out $(BENCH_DIR)/rate_distortion.tsv --effort $(EFFORT)
+
+clean:  ## remove what building and testing left behind (not $(VENV))
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info $(DEMO_DIR)
+	find vovcodec tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,95 @@
+"""Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
+
+python tests/container_samples.py    # writes tests/golden/v0.1-*.vov; only ever done once per format version
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vovcodec.container import (
+    Adaptation,
+    CodedAtoms,
+    CodedIndices,
+    CodedVector,
+    RawSection,
+    Sampler,
+    Segment,
+    SegmentCheck,
+    StreamHeader,
+    VovFile,
+    serialize,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+CHECK = SegmentCheck(psnr_q=6144, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(range(16, 144, 16)))
+
+
+def pattern(n_bytes: int, start: int = 1) -> bytes:
+    """Bytes without structure that deflate or a bit error could hide in."""
+    state, out = start, bytearray()
+    for _ in range(n_bytes):
+        state = (state * 1103515245 + 12345) % 2**31
+        out.append(state >> 16 & 0xFF)
+    return bytes(out)
+
+
+def header(**changes: object) -> StreamHeader:
+    """A 33-frame clip on the embedded model; any field can be replaced."""
+    values: dict = {
+        "source_width": 1280, "source_height": 720, "coded_width": 208, "coded_height": 120,
+        "frame_rate_num": 30000, "frame_rate_den": 1001, "n_frames": 33, "segment_frames": 33,
+        "colour_matrix": 1, "colour_primaries": 1, "colour_transfer": 1, "colour_range": 1,
+        "backbone_id": "pocket", "fingerprint": bytes.fromhex("0123456789abcdef"),
+        "preset_digest": bytes.fromhex("c0ffee00"), "sampler": Sampler(sampler_id="eta", n_steps=20, shift_q8=1280),
+    }  # fmt: skip
+    return StreamHeader(**(values | changes))
+
+
+def steering_only(n_words: int = 24, eta_q: tuple[int, ...] = (128,)) -> VovFile:
+    """One segment: caption, atoms of 20 steps, check."""
+    atoms = CodedAtoms(n_atoms_total=640, ramp_q=128, eta_q=eta_q, words=pattern(n_words))
+    return VovFile(header(), (Segment(index=0, n_frames=33, caption="a red kite", atoms=atoms, check=CHECK),))
+
+
+def vector_only(n_words: int = 260) -> VovFile:
+    """One segment: compressed caption, vector of 1024 entries, check; seeds of full width."""
+    head = header(
+        sampler=Sampler(n_steps=4, seed=0x89ABCDEF, shift_q8=256),
+        adaptation=Adaptation(vector_length=1024, projection_seed=0xDEADBEEF),
+    )
+    caption = "The camera pans slowly to the left. A man in a white shirt is standing in front of a city street."
+    vector = CodedVector(step_size_q=12000, model=pattern(6), words=pattern(n_words, 2))
+    return VovFile(head, (Segment(index=0, n_frames=33, caption=caption, vector=vector, check=CHECK),))
+
+
+def three_segments() -> VovFile:
+    """Everything at once: shared and own captions, every part, ancillary sections, history, odd values."""
+    head = header(
+        source_width=1919, source_height=1079, coded_width=834, coded_height=480, frame_rate_num=12345,
+        frame_rate_den=679, n_frames=190, n_segments=3, segment_frames=81, colour_matrix=9, colour_primaries=9,
+        colour_transfer=16, colour_range=2, rotation=270, sample_aspect_num=16, sample_aspect_den=15, has_audio=True,
+        backbone_id="somebody/else-5b", backbone_revision="0fc3e1d2", precision="int8-weights",
+        sampler=Sampler(sampler_id="eta", n_steps=5, seed=7, shift_q8=777),
+        adaptation=Adaptation(vector_length=131072, rank=4, targets="qkvo_mlp", last_blocks=3, strength_q8=-300),
+    )  # fmt: skip
+    vector = CodedVector(step_size_q=65535, model=pattern(40), words=pattern(400, 3))
+    atoms = CodedAtoms(codebook="cyclic-shift", n_atoms_total=2**22, ramp_q=255, n_steps_kept=3,
+                       eta_q=(0, 64, 128, 192, 255), extra=(1, 2, 255), words=pattern(150, 4))  # fmt: skip
+    indices = CodedIndices(log2_candidates=18, indices=pattern(9, 5))
+    segments = (
+        Segment(index=0, n_frames=81, vector=vector, atoms=atoms, importance=indices, check=CHECK),
+        Segment(index=1, first_frame=81, n_frames=81, caption="Ein grüner Wald, 森", atoms=atoms,
+                extras=(RawSection(type=0xC5, payload=b"a segment's own"), RawSection(type=0xFF, payload=b""))),
+        Segment(index=2, first_frame=162, n_frames=28, caption="", importance=indices),
+    )  # fmt: skip
+    history = ({"edit": "caption", "from": "dog", "to": "panda"}, {"edit": "strength", "value": -1.171875})
+    extras = (RawSection(type=0x82, payload=pattern(64, 6)), RawSection(type=0xBF, payload=b"unknown"))
+    return VovFile(head, segments, "a forest", extras, history)
+
+
+SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments}
+
+if __name__ == "__main__":
+    for name, make in SAMPLES.items():
+        (GOLDEN / f"v0.1-{name}.vov").write_bytes(serialize(make()))

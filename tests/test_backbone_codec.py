@@ -1,0 +1,151 @@
+"""Encode and decode end to end on tiny random base models of the real classes: Wan clips and stills, Qwen-Image."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import save_tiny_captioner, save_tiny_qwen_image, save_tiny_wan
+
+from vovcodec.backbone.captioner import CAPTIONER_VARIABLE
+from vovcodec.backbone.locate import MODELS_VARIABLE
+from vovcodec.codec.decode import decode
+from vovcodec.codec.encode import encode
+from vovcodec.codec.models import memory_report, model_status
+from vovcodec.codec.options import DecodeOptions, EncodeOptions
+from vovcodec.container import read_vov
+from vovcodec.errors import ModelError
+from vovcodec.progress import SilentListener
+
+WIDTH, HEIGHT = 48, 32
+PRESET = """
+description: tiny
+backbone: {{id: {id}, path: "{path}", precision: {precision}}}
+geometry: {{short_side: 32, multiple: 16, segment_frames: {segment_frames}}}
+adaptation: {{vector_length: 64, rank: {rank}}}
+sampler: {{method: eta, steps: 3, shift: 3.0}}
+steering: {{method: atoms, eta: 0.5}}
+fitting: {{stage1: {{steps: 2, lr: 5e-3}}, stage2: {{steps: 2, lr: 5e-3}}}}
+rate: {{bytes: 400, still_bytes: 400}}
+efforts: {{fast: {{}}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory):
+    return save_tiny_wan(tmp_path_factory.mktemp("wan"))
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    return save_tiny_qwen_image(tmp_path_factory.mktemp("qwen"))
+
+
+def picture(number: int = 0) -> np.ndarray:
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([4 * x + number, 5 * y + number, 2 * x + 2 * y], axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def write_still(path) -> None:
+    Image.fromarray(picture()).save(path)
+
+
+def write_clip(path, n_frames: int) -> None:
+    header = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C444\n".encode()
+    planes = [b"FRAME\n" + picture(6 * i).transpose(2, 0, 1).tobytes() for i in range(n_frames)]
+    path.write_bytes(header + b"".join(planes))
+
+
+def write_preset(folder, model, backbone_id: str, segment_frames: int = 5, precision: str = "float32", rank: int = 1):
+    path = folder / "tiny.yaml"
+    path.write_text(
+        PRESET.format(id=backbone_id, path=model, segment_frames=segment_frames, precision=precision, rank=rank)
+    )
+    return path
+
+
+def shelve(model, folder, name: str, monkeypatch) -> None:
+    """Puts a copy where the decoder looks: it is not told the encoder's path."""
+    shutil.copytree(model, folder / "shelf" / name)
+    monkeypatch.setenv(MODELS_VARIABLE, str(folder / "shelf"))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_clip_through_wan_and_a_model_moved_to_another_folder(wan, tmp_path, monkeypatch, precision):
+    source, coded, shown = (tmp_path / name for name in ("in.y4m", "out.vov", "out.y4m"))
+    write_clip(source, 7)  # two segments, the second padded
+    options = EncodeOptions(preset=write_preset(tmp_path, wan, "wan2.1-1.3b", precision=precision), caption="a ramp")
+    report = encode(source, coded, options, SilentListener())
+    assert (report.n_frames, report.segments, report.coded_size) == (7, 2, (WIDTH, HEIGHT))
+    assert coded.stat().st_size == report.size_bytes <= 800
+    header = read_vov(coded).header
+    assert (header.backbone_id, header.precision, header.backbone_revision) == ("wan2.1-1.3b", precision, "")
+    assert report.sections["vector"] > 0 and report.sections["atoms"] > 0
+    with pytest.raises(ModelError, match="not on this machine"):
+        decode(coded, shown, DecodeOptions(), SilentListener())
+    shelve(wan, tmp_path, "wan2.1-1.3b", monkeypatch)
+    decoded = decode(coded, shown, DecodeOptions(verify=True), SilentListener())
+    assert (decoded.n_frames, decoded.size) == (7, (WIDTH, HEIGHT))
+    assert decoded.drift_db >= 40, "the decoder sees what the encoder saw"
+
+
+def test_a_still_through_wan(wan, tmp_path, monkeypatch):
+    source, coded, shown = (tmp_path / name for name in ("in.png", "out.vov", "out.png"))
+    write_still(source)
+    options = EncodeOptions(preset=write_preset(tmp_path, wan, "wan2.1-14b"))
+    report = encode(source, coded, options, SilentListener())
+    assert (report.n_frames, report.segments) == (1, 1)
+    shelve(wan, tmp_path, "wan2.1-14b", monkeypatch)
+    decoded = decode(coded, shown, DecodeOptions(verify=True), SilentListener())
+    assert decoded.drift_db >= 40
+    assert Image.open(shown).size == (WIDTH, HEIGHT)
+
+
+def test_a_still_through_qwen_image_with_an_automatic_caption(qwen, tmp_path, monkeypatch):
+    source, coded, shown = (tmp_path / name for name in ("in.png", "out.vov", "out.png"))
+    write_still(source)
+    monkeypatch.setenv(CAPTIONER_VARIABLE, str(save_tiny_captioner(tmp_path / "captioner")))
+    preset = write_preset(tmp_path, qwen, "qwen-image", segment_frames=1, rank=4)
+    # The tiny captioner babbles: room for its words, too.
+    options = EncodeOptions(preset=preset, caption="auto", target_bytes=1500)
+    report = encode(source, coded, options, SilentListener())
+    assert report.caption and read_vov(coded).caption == report.caption
+    shelve(qwen, tmp_path, "Qwen-Image", monkeypatch)
+    decoded = decode(coded, shown, DecodeOptions(verify=True), SilentListener())
+    assert decoded.drift_db >= 40
+    assert Image.open(shown).size == (WIDTH, HEIGHT)
+
+
+def test_other_weights_are_refused_with_both_fingerprints(wan, tmp_path, monkeypatch):
+    source, coded, shown = (tmp_path / name for name in ("in.png", "out.vov", "out.png"))
+    write_still(source)
+    encode(source, coded, EncodeOptions(preset=write_preset(tmp_path, wan, "wan2.1-1.3b")), SilentListener())
+    shelve(save_tiny_wan(tmp_path / "other", seed=1), tmp_path, "wan2.1-1.3b", monkeypatch)
+    with pytest.raises(ModelError) as caught:
+        decode(coded, shown, DecodeOptions(), SilentListener())
+    assert read_vov(coded).header.fingerprint.hex() in str(caught.value)
+    assert len([word for word in str(caught.value).replace(",", " ").replace(";", " ").split() if len(word) == 16]) >= 2
+    assert not shown.exists()
+    decode(coded, shown, DecodeOptions(force=True), SilentListener())
+    assert shown.exists()
+
+
+def test_status_and_memory_of_the_hub_models(wan, tmp_path, monkeypatch):
+    usable, reason = model_status("wan2.1-1.3b")
+    assert not usable and "hf download" in reason
+    assert model_status("wan2.1-1.3b", wan) == (True, str(wan))
+    shelve(wan, tmp_path, "wan2.1-14b", monkeypatch)
+    assert model_status("wan2.1-14b") == (True, str(tmp_path / "shelf" / "wan2.1-14b"))
+    assert model_status("wan3")[0] is False
+    assert {"wan2.1-1.3b", "wan2.1-14b", "qwen-image"} <= set(memory_report("cpu"))

@@ -1,0 +1,132 @@
+"""`vov info`, `vov presets`, `vov doctor`, `vov --version`: what they print, on real files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vovcodec import __version__
+from vovcodec.cli.app import run
+from vovcodec.cli.report import format_mapping, format_table
+from vovcodec.container import VERSION
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.vov"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
+def test_info_shows_a_golden_file(path, capsys):
+    assert run(["info", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert f"{path.stat().st_size:,} bytes" in out and "frames" in out and err == ""
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
+def test_info_json_has_the_true_size(path, capsys):
+    assert run(["info", "--json", str(path)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    size_bytes = path.stat().st_size
+    assert found["summary"]["size_bytes"] == found["content"]["size_bytes"] == size_bytes
+    width, height = found["summary"]["source_size"]
+    assert found["summary"]["bpp"] == 8 * size_bytes / (found["summary"]["n_frames"] * width * height)
+
+
+def test_info_on_many_files_is_a_table(capsys):
+    assert run(["info", *map(str, GOLDEN)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(GOLDEN)
+    assert [line.split()[0] for line in lines[1:]] == [path.name for path in GOLDEN]
+    assert run(["info", "--json", *map(str, GOLDEN)]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == len(GOLDEN)
+
+
+def test_one_bad_file_does_not_hide_the_others(tmp_path, capsys):
+    bad = tmp_path / "bad.vov"
+    bad.write_bytes(GOLDEN[0].read_bytes()[:-3])
+    assert run(["info", str(bad), str(GOLDEN[0])]) == 4
+    out, err = capsys.readouterr()
+    assert GOLDEN[0].name in out
+    assert err.startswith(f"vov: {bad}: ") and err.count("\n") == 1
+
+
+def test_info_of_something_else(tmp_path, capsys):
+    text = tmp_path / "text.vov"
+    text.write_text("this is not it")
+    assert run(["info", str(text)]) == 4
+    assert run(["info", str(tmp_path / "none.vov")]) == 3
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_check_decodes_a_real_vector_and_finds_damage(vector_file, tmp_path, capsys):
+    assert run(["info", "--check", str(vector_file)]) == 0
+    assert "check passed" in capsys.readouterr().out
+    data = bytearray(vector_file.read_bytes())
+    data[-8] ^= 0x10
+    damaged = tmp_path / "damaged.vov"
+    damaged.write_bytes(data)
+    assert run(["info", "--check", str(damaged)]) == 4
+    assert "0 of 1 segments can be read" in capsys.readouterr().err
+
+
+def test_check_finds_symbols_that_checksums_cannot(tmp_path, capsys):
+    """A writer's fault: valid sections around words that no symbols have."""
+    path = write_file(tmp_path / "faulty.vov", b"\x00\x00", b"\xff" * 4000)
+    assert run(["info", str(path)]) == 0
+    assert run(["info", "--check", str(path)]) == 4
+    assert "segment 0" in capsys.readouterr().err
+
+
+def write_file(path: Path, model: bytes, words: bytes) -> Path:
+    from vovcodec.container import Adaptation, CodedVector, Sampler, Segment, StreamHeader, VovFile, write_vov
+
+    header = StreamHeader(
+        source_width=416,
+        source_height=240,
+        coded_width=224,
+        coded_height=128,
+        frame_rate_num=25,
+        frame_rate_den=1,
+        n_frames=33,
+        segment_frames=33,
+        backbone_id="pocket",
+        fingerprint=bytes(range(8)),
+        preset_digest=b"abcd",
+        adaptation=Adaptation(vector_length=300),
+        sampler=Sampler(n_steps=4),
+    )
+    vector = CodedVector(step_size_q=3000, model=model, words=words)
+    write_vov(path, VovFile(header, (Segment(index=0, n_frames=33, vector=vector),)))
+    return path
+
+
+@pytest.fixture
+def vector_file(tmp_path) -> Path:
+    import numpy as np
+
+    from vovcodec.entropy.symbols import encode_symbols
+
+    return write_file(tmp_path / "vector.vov", *encode_symbols(np.arange(300) % 7 - 3))
+
+
+def test_version_names_program_and_format(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"vovcodec {__version__}, format {VERSION[0]}.{VERSION[1]}\n"
+
+
+def test_presets_are_listed_and_shown(capsys):
+    assert run(["presets"]) == 0
+    assert "pocket" in capsys.readouterr().out
+    assert run(["presets", "--json"]) == 0
+    assert "pocket" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert run(["presets", "show", "pocket", "--effort", "paper", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["fitting"]["stage2"]["lambda"] == 0.004 and len(shown["digest"]) == 8
+    assert run(["presets", "show", "pockt"]) == 2
+
+
+def test_tables_align():
+    table = format_table(["name", "bytes"], [["a", 5], ["long", 12345]])
+    assert table.splitlines() == ["name  bytes", "a         5", "long  12345"]
+    mapping = format_mapping({"a": 1, "group": {"long": 2.0, "b": (3, 4)}, "none": None})
+    assert mapping.splitlines() == ["a     1", "group", "  long  2", "  b     3x4", "none  -"]

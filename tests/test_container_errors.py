@@ -1,0 +1,234 @@
+"""Each way a file or a value can be bad has its own error, whose line names section, field and bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import container_samples as samples
+import numpy as np
+import pytest
+
+from vovcodec.container import (
+    Adaptation,
+    CodedAtoms,
+    CodedVector,
+    RawSection,
+    Sampler,
+    SegmentCheck,
+    VovFile,
+    parse,
+    serialize,
+)
+from vovcodec.container import errors as err
+from vovcodec.container.bits import leb128
+from vovcodec.container.layout import BLOBS
+
+
+def section(type_: int, payload: bytes) -> bytes:
+    framed = bytes([type_]) + leb128(len(payload)) + payload
+    return framed + zlib.crc32(framed).to_bytes(4, "big")
+
+
+GOOD = serialize(samples.steering_only())
+MANY = serialize(samples.three_segments())
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (b"", err.NotAVovFile, "empty"),
+        (MP4, err.NotAVovFile, "MP4"),
+        (PNG, err.NotAVovFile, "PNG"),
+        (b"<!DOCTYPE html>", err.NotAVovFile, "web page"),
+        (b"hello, world", err.NotAVovFile, "starts with 68 65"),
+        (GOOD.replace(b"\r\n", b"\n"), err.NotAVovFile, "binary mode"),
+        (GOOD.replace(b"\n", b"\r\n"), err.NotAVovFile, "binary mode"),
+        (GOOD.decode("latin-1").encode("utf-8"), err.NotAVovFile, "binary mode"),
+        (GOOD.decode("utf-8", "replace").encode("utf-8"), err.NotAVovFile, "binary mode"),
+        (bytes(b & 0x7F for b in GOOD), err.NotAVovFile, "binary mode"),
+        (GOOD[:5], err.TruncatedFile, "only 5 bytes"),
+        (GOOD[:10], err.TruncatedFile, "cut short"),
+        (GOOD[:8] + b"\0\2" + GOOD[10:], err.UnsupportedVersion, "0.2"),
+        (GOOD[:8] + b"\1\0" + GOOD[10:], err.UnsupportedVersion, "1.0"),
+        (GOOD[:41], err.TruncatedFile, "segment 0 of 1 is missing"),
+        (GOOD[:-1], err.TruncatedFile, "claims"),
+        (GOOD[:-1] + b"x", err.ChecksumMismatch, "segment"),
+        (GOOD[:12] + b"x" + GOOD[13:], err.ChecksumMismatch, "header"),
+        (GOOD + b"\0" * 9, err.TrailingData, "zero byte"),
+        (MANY + b"\0", err.TrailingData, "1 bytes follow"),
+        (GOOD + section(0x05, b"?"), err.UnknownCriticalSection, "0x05"),
+        (GOOD + section(0x45, b"?"), err.UnknownCriticalSection, "0x45"),
+        (GOOD[:41] + section(0x90, b"?") + GOOD[41:], err.SectionOrder, "0x90"),
+        (GOOD + section(0x02, b"\0x"), err.SectionOrder, "caption"),
+        (GOOD + section(0x04, b"\0x"), err.SectionOrder, "index"),
+        (GOOD + GOOD[41:], err.SectionOrder, "segment"),
+        (GOOD + 2 * serialize(dataclasses.replace(samples.steering_only(), history=({"a": 1},)))[len(GOOD) :],
+         err.SectionOrder, "history"),
+        (GOOD + section(0x81, b"\xff\xff"), err.BadHistory, "history"),
+        (GOOD[:41] + b"\x03\x80\x00" + GOOD[43:], err.NonCanonical, "more bytes than it needs"),
+        (GOOD[:41] + b"\x03\x80\x80\x80\x80\x80\x00" + GOOD[43:], err.NonCanonical, "more than 5 bytes"),
+        (GOOD[:41] + section(0x02, b"\x80\xff\xff") + GOOD[41:], err.BadCaption, "caption"),
+        (GOOD[:41] + section(0x02, b"\x00\xff\xff") + GOOD[41:], err.BadCaption, "caption"),
+        (GOOD[:41] + section(0x02, b"\x00" + b"x" * 8193) + GOOD[41:], err.BadCaption, "0..8192"),
+        (GOOD[:41] + section(0x02, b"\x01x") + GOOD[41:], err.NonCanonical, "padding"),
+        (GOOD[:41] + section(0x02, b"") + GOOD[41:], err.BadLength, "caption"),
+        (GOOD[:41] + section(0x03, b"\0\0"), err.BadLength, "1 bytes follow"),
+    ],
+)  # fmt: skip
+def test_bad_files(data: bytes, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        parse(data)
+    assert caught.type is error
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+
+
+def test_a_caption_bomb_is_stopped_at_the_cap() -> None:
+    bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = bomb.compress(bytes(10_000_000)) + bomb.flush()
+    with pytest.raises(err.BadCaption, match="more than 8192"):
+        parse(GOOD[:41] + section(0x02, b"\x80" + packed) + GOOD[41:])
+    with pytest.raises(err.BadHistory, match="more than 65536"):
+        parse(GOOD + section(0x81, packed))
+
+
+def test_deeply_nested_history_is_refused() -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}") + packer.flush()
+    with pytest.raises(err.BadHistory):
+        parse(GOOD + section(0x81, packed))
+
+
+@pytest.mark.parametrize("text", [b'{"a":NaN}', b'{"a":1e999}', b'{"a":"\\ud800"}', b"[1]", b'{"a":1}\n', b""])
+def test_history_that_could_not_be_written_again_is_refused(text: bytes) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    with pytest.raises(err.BadHistory):
+        parse(GOOD + section(0x81, packer.compress(text) + packer.flush()))
+
+
+def test_an_index_that_lies_is_found_out() -> None:
+    index = parse(MANY).layout[-1]
+    payload = bytearray(MANY[index.offset + 2 : -4])
+    found = set()
+    for at in range(len(payload)):
+        changed = bytearray(payload)
+        changed[at] ^= 1
+        with pytest.raises(err.FormatError) as caught:
+            parse(MANY[: index.offset] + section(0x04, bytes(changed)))
+        found.add(caught.type)
+    assert err.BadIndex in found
+
+
+def test_a_missing_index_is_an_error() -> None:
+    with pytest.raises(err.TruncatedFile, match="index"):
+        parse(MANY[: parse(MANY).layout[-1].offset])
+
+
+def with_header(**changes: object) -> VovFile:
+    return dataclasses.replace(samples.steering_only(), header=samples.header(**changes))
+
+
+def with_atoms(**changes: object) -> VovFile:
+    content = samples.steering_only()
+    atoms = dataclasses.replace(content.segments[0].atoms, **changes)
+    return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], atoms=atoms),))
+
+
+def with_segment(**changes: object) -> VovFile:
+    content = samples.steering_only()
+    return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], **changes),))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (with_header(source_width=0), r"header: source_width is 0, must be 1\.\.16,384"),
+        (with_header(source_height=16385), "source_height"),
+        (with_header(coded_width=7), r"coded_width is 7, must be 8\.\.8,192"),
+        (with_header(coded_height=True), "coded_height"),
+        (with_header(coded_height=120.0), "coded_height"),
+        (with_header(n_frames=0), "n_frames"),
+        (with_header(n_frames=32), "n_frames"),
+        (with_header(frame_rate_num=0, frame_rate_den=1), "n_frames is 33, must be 1 unless"),
+        (with_header(frame_rate_num=0), r"frame_rate_num is 0, must be 1\.\."),
+        (with_header(frame_rate_den=0), "frame_rate_den"),
+        (with_header(segment_frames=34), r"segment_frames is 34, must be 4n \+ 1"),
+        (with_header(segment_frames=29), "n_frames"),
+        (with_header(n_segments=2), "n_segments"),
+        (with_header(colour_range=3), "colour_range"),
+        (with_header(colour_matrix=256), "colour_matrix"),
+        (with_header(rotation=45), "rotation is 45, must be one of 0, 90, 180, 270"),
+        (with_header(sample_aspect_den=0), "sample_aspect_den"),
+        (with_header(has_audio=1), "has_audio"),
+        (with_header(backbone_id=""), "backbone_id"),
+        (with_header(backbone_id="x" * 33), "backbone_id"),
+        (with_header(backbone_id="ünïcode"), "backbone_id"),
+        (with_header(backbone_revision="a b"), "backbone_revision"),
+        (with_header(fingerprint=bytes(7)), "fingerprint"),
+        (with_header(precision="float8"), "precision is 'float8', must be one of float32"),
+        (with_header(sampler=Sampler(n_steps=0)), r"sampler\.n_steps is 0, must be 1\.\.1,000"),
+        (with_header(sampler=Sampler(n_steps=20, shift_q8=0)), "shift_q8"),
+        (with_header(sampler=Sampler(n_steps=20, seed=2**32)), "seed"),
+        (with_header(sampler=None), "sampler"),
+        (with_header(adaptation=Adaptation(vector_length=0)), "vector_length"),
+        (with_header(adaptation=Adaptation(vector_length=9, rank=257)), "rank"),
+        (with_header(adaptation=Adaptation(vector_length=9, targets="all")), "targets"),
+        (with_header(adaptation=Adaptation(vector_length=9, strength_q8=40000)), "strength_q8"),
+        (with_atoms(codebook="fourier"), "codebook"),
+        (with_atoms(n_atoms_total=0), "n_atoms_total"),
+        (with_atoms(n_steps_kept=21), "n_steps_kept"),
+        (with_atoms(eta_q=(1, 2)), r"eta_q is \(1, 2\), must be a tuple of 1 or 20 integers"),
+        (with_atoms(eta_q=(256,)), "eta_q"),
+        (with_atoms(extra=(1,) * 17), "extra"),
+        (with_atoms(words="text"), "words"),
+        (with_segment(index=1), "index"),
+        (with_segment(first_frame=1), "first_frame"),
+        (with_segment(n_frames=32), "n_frames"),
+        (with_segment(vector=CodedVector(step_size_q=1, model=b"", words=b"")), "has_vector"),
+        (with_segment(check=SegmentCheck(psnr_q=65536)), "psnr_q"),
+        (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=15, thumbnail_height=15)), None),
+        (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=16)), "thumbnail_width"),
+        (with_segment(check=SegmentCheck(psnr_q=1, thumbnail=bytes(65))), "thumbnail"),
+        (with_segment(caption="x" * 8193), r"0\.\.8192"),
+        (with_segment(caption="\ud800"), "surrogate"),
+        (with_segment(caption=b"bytes"), "text"),
+        (with_segment(extras=(RawSection(type=0x90, payload=b""),)), "type of an extra"),
+        (dataclasses.replace(samples.steering_only(), extras=(RawSection(type=0x81, payload=b""),)), "0x81"),
+        (dataclasses.replace(samples.steering_only(), extras=(RawSection(type=0xC1, payload=b""),)), "type of an"),
+        (dataclasses.replace(samples.steering_only(), history=({"a": {1}},)), "JSON"),
+        (dataclasses.replace(samples.steering_only(), history=("text",)), "object"),
+        (dataclasses.replace(samples.steering_only(), history=({"a": "x" * 70_000},)), r"0\.\.65536"),
+        (dataclasses.replace(samples.steering_only(), segments=()), "n_segments"),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused_before_anything_is_written(content: VovFile, words: str | None) -> None:
+    if words is None:  # a thumbnail may be smaller than its sides say
+        assert parse(serialize(content)) == content
+        return
+    with pytest.raises(err.FormatError, match=words) as caught:
+        serialize(content)
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_above_the_caps_are_refused() -> None:
+    caps = {blob.name: blob.size_max for blob in BLOBS}
+    with pytest.raises(err.LimitExceeded, match=r"atoms\.words"):
+        serialize(with_atoms(words=bytes(caps["atoms.words"] + 1)))
+    content = samples.vector_only()
+    vector = dataclasses.replace(content.segments[0].vector, model=bytes(4097))
+    with pytest.raises(err.LimitExceeded, match=r"vector\.model has 4097 bytes, must be 0\.\.4096"):
+        serialize(dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], vector=vector),)))
+
+
+def test_numpy_integers_are_stored_as_integers() -> None:
+    head = samples.header(source_width=np.int32(1280), n_frames=np.uint8(33), sampler=Sampler(
+        sampler_id="eta", n_steps=np.int64(20), seed=np.uint32(2**32 - 1), shift_q8=np.int16(1280)))  # fmt: skip
+    atoms = CodedAtoms(n_atoms_total=np.int32(640), eta_q=tuple(np.arange(20, dtype=np.uint8)), words=b"w")
+    segment = dataclasses.replace(samples.steering_only().segments[0], atoms=atoms)
+    read = parse(serialize(VovFile(head, (segment,))))
+    assert read.header.sampler.seed == 2**32 - 1
+    assert type(read.header.source_width) is int
+    assert read.segments[0].atoms.eta_q == tuple(range(20))

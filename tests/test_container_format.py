@@ -1,0 +1,148 @@
+"""FORMAT.md says what the code does, golden files stay readable, and the overhead stays small."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zlib
+from importlib import resources
+
+import container_samples as samples
+import pytest
+
+from vovcodec.container import describe, describe_lines, parse, read_vov, serialize
+from vovcodec.container import layout as lay
+from vovcodec.container.compressed import CAPTION_DICTIONARY, pack_caption
+from vovcodec.container.spec import field_table, rule_list, worked_example
+
+FORMAT = resources.files("vovcodec.container").joinpath("FORMAT.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("fields", ["HEADER_FIELDS", "CAPTION_FIELDS", "SEGMENT_FIELDS", "INDEX_HEAD", "INDEX_ENTRY",
+                                    "INDEX_TAIL"])  # fmt: skip
+def test_format_text_has_the_field_tables(fields: str) -> None:
+    assert field_table(getattr(lay, fields)) in FORMAT
+
+
+def test_format_text_has_rules_version_magic_and_types() -> None:
+    assert rule_list(lay.HEADER_RULES) in FORMAT
+    assert rule_list(lay.SEGMENT_RULES) in FORMAT
+    assert FORMAT.startswith("# The `.vov` file, format version {}.{}\n".format(*lay.VERSION))
+    assert f"`{lay.MAGIC.hex(' ')}`" in FORMAT
+    for type_, name in lay.SECTION_NAMES.items():
+        assert f"| 0x{type_:02X} | {name.upper()} |" in FORMAT
+    for limit in (lay.CAPTION_BYTES_MAX, lay.VECTOR_WORDS_MAX, lay.ATOM_WORDS_MAX, lay.HISTORY_BYTES_MAX):
+        assert f"{limit:,}" in FORMAT
+
+
+def test_format_text_lists_the_caption_dictionary() -> None:
+    listed = re.search(r"```text\n(.*?)\n```", FORMAT, re.DOTALL).group(1)
+    assert listed.replace("\n", " ").encode("ascii") + b" " == CAPTION_DICTIONARY
+    assert f"{len(CAPTION_DICTIONARY)} bytes of ASCII, CRC-32 {zlib.crc32(CAPTION_DICTIONARY):08X}" in FORMAT
+    assert zlib.crc32(b"123456789") == 0xCBF43926  # the check value that the text gives
+
+
+def test_format_text_has_the_worked_example() -> None:
+    data = (samples.GOLDEN / "v0.1-steering.vov").read_bytes()
+    assert worked_example(data) in FORMAT
+
+
+@pytest.mark.parametrize("name", samples.SAMPLES)
+def test_golden_files_of_this_version_read_as_what_was_written(name: str) -> None:
+    path = samples.GOLDEN / f"v0.1-{name}.vov"
+    content = read_vov(path)
+    assert content == samples.SAMPLES[name]()
+    if CAPTION_BYTES_ARE_REPRODUCIBLE:
+        assert serialize(content) == path.read_bytes()
+
+
+# Compressed captions may differ between zlib builds; everything else may not.
+CAPTION_BYTES_ARE_REPRODUCIBLE = pack_caption("a red kite", "test")[1] == bytes.fromhex("4b04255f50664e0500")
+
+
+def test_every_golden_file_reads() -> None:
+    paths = sorted(samples.GOLDEN.glob("v*.vov"))
+    assert len(paths) >= len(samples.SAMPLES)
+    for path in paths:
+        content = read_vov(path)
+        assert content.segments
+        assert describe(content)["size_bytes"] == path.stat().st_size
+
+
+ETA_GRID = tuple(60 + 20 * (step * 5 % 8) for step in range(20))
+
+
+@pytest.mark.parametrize(
+    ("content", "most"),
+    [
+        (samples.steering_only(800), 70),
+        (samples.steering_only(800, ETA_GRID), 80),
+        (samples.vector_only(), 80),
+    ],
+    ids=["steering", "steering, eta per step", "vector"],
+)
+def test_overhead_of_one_segment(content, most: int) -> None:
+    data = serialize(content)
+    report = describe(parse(data))
+    segment = content.segments[0]
+    coded = segment.vector.model + segment.vector.words if segment.vector else segment.atoms.words
+    caption = dict(next(s for s in report["sections"] if s["name"] == "segment")["parts"])["caption"]
+    assert report["overhead_bytes"] == len(data) - len(coded) - caption
+    assert report["overhead_bytes"] <= most
+
+
+def test_overhead_of_everything_stays_below_one_percent_of_32_kib() -> None:
+    content = samples.three_segments()
+    one = type(content)(
+        samples.header(backbone_id="x" * 32, backbone_revision="y" * 64, adaptation=content.header.adaptation,
+                       sampler=content.header.sampler, segment_frames=81, n_frames=81, frame_rate_num=123457,
+                       frame_rate_den=4567, colour_matrix=77, sample_aspect_num=3),
+        content.segments[:1], "shared",
+    )  # fmt: skip
+    assert describe(one)["overhead_bytes"] <= 327
+
+
+def test_description_is_json_and_complete() -> None:
+    content = samples.three_segments()
+    report = describe(parse(serialize(content)))
+    assert json.loads(json.dumps(report)) == report
+    assert report == describe(content)  # built or read makes no difference
+    assert report["size_bytes"] == len(serialize(content))
+    assert sum(section["size_bytes"] for section in report["sections"]) + lay.PREFIX_SIZE == report["size_bytes"]
+    assert report["header"]["sampler"]["shift_q8"] == 777
+    assert report["header"]["fingerprint"] == "0123456789abcdef"
+    assert report["segments"][0]["vector"]["words_bytes"] == 400
+    assert report["segments"][0]["atoms"]["n_steps_kept"] == 3
+    assert report["segments"][1]["caption"] == "Ein grüner Wald, 森"
+    named = {name.split(".")[-1] for field in lay.HEADER_FIELDS for name in field.names} - {"has_adaptation"}
+    shown = set(report["header"]) | set(report["header"]["sampler"]) | set(report["header"]["adaptation"])
+    assert named <= shown
+
+
+def test_description_lines_show_every_value_and_the_damage() -> None:
+    data = bytearray(serialize(samples.three_segments()))
+    text = "\n".join(describe_lines(parse(bytes(data))))
+    for words in (
+        "source_width",
+        "1919 px",
+        "somebody/else-5b",
+        "'a forest'",
+        "atoms.eta_q",
+        "0 64 128 192 255",
+        "panda",
+    ):
+        assert words in text
+    data[-60] ^= 1
+    assert "damage in " in "\n".join(describe_lines(parse(bytes(data), tolerant=True)))
+
+
+def test_container_loads_neither_torch_nor_numpy_nor_the_codec() -> None:
+    script = (
+        "import sys, vovcodec.container\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'numpy', 'av') or m == 'vovcodec.codec'"
+        " or m.startswith('vovcodec.') and not m.startswith(('vovcodec.container', 'vovcodec.errors'))]\n"
+        "assert not bad, bad\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,135 @@
+"""Any valid content survives writing and reading, and has one spelling."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vovcodec.container import (
+    Adaptation,
+    CodedAtoms,
+    CodedIndices,
+    CodedVector,
+    RawSection,
+    Sampler,
+    Segment,
+    SegmentCheck,
+    StreamHeader,
+    VovFile,
+    parse,
+    serialize,
+)
+from vovcodec.container.layout import COLOURS, FRAME_RATES, padded_frames
+
+BYTE = st.integers(0, 255)
+U32 = st.integers(0, 2**32 - 1)
+CAPTIONS = st.none() | st.text(max_size=120) | st.sampled_from(["", "a dog in the snow, " * 20, "\0\n"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=32)
+
+ADAPTATIONS = st.builds(
+    Adaptation, projection_seed=U32, rank=st.integers(1, 256), targets=st.sampled_from(["qkv", "qkvo", "qkvo_mlp"]),
+    last_blocks=st.integers(0, 4095), vector_length=st.integers(1, 2**24), strength_q8=st.integers(-32768, 32767),
+)  # fmt: skip
+VECTORS = st.builds(CodedVector, step_size_q=st.integers(0, 65535), model=st.binary(max_size=60),
+                    words=st.binary(max_size=300))  # fmt: skip
+INDICES = st.builds(CodedIndices, log2_candidates=st.integers(1, 24), indices=st.binary(max_size=40))
+CHECKS = st.builds(SegmentCheck, psnr_q=st.integers(0, 65535), thumbnail_width=st.integers(0, 8),
+                   thumbnail_height=st.integers(0, 8), thumbnail=st.binary(max_size=64))  # fmt: skip
+
+
+def raw_sections(lowest: int, excluded: int = -1) -> st.SearchStrategy:
+    types = st.integers(lowest, lowest + 0x3F).filter(lambda type_: type_ != excluded)
+    return st.lists(st.builds(RawSection, type=types, payload=st.binary(max_size=200)), max_size=2).map(tuple)
+
+
+@st.composite
+def samplers(draw) -> Sampler:
+    return Sampler(
+        sampler_id=draw(st.sampled_from(["ode", "eta"])), seed=draw(U32),
+        n_steps=draw(st.integers(1, 40) | st.just(1000)), shift_q8=draw(st.integers(1, 65535)),
+    )  # fmt: skip
+
+
+@st.composite
+def atoms(draw, n_steps: int) -> CodedAtoms:
+    grid = st.integers(0, 7).map(lambda level: 20 + 30 * level)
+    entries = draw(st.sampled_from([BYTE, grid, st.just(77)]))
+    n_entries = draw(st.sampled_from([1, n_steps]))
+    kept = draw(st.none() | st.integers(0, n_steps - 1))
+    eta_q = tuple(draw(st.lists(entries, min_size=n_entries, max_size=n_entries)))
+    return CodedAtoms(
+        codebook=draw(st.sampled_from(["hadamard", "cyclic-shift"])), n_atoms_total=draw(st.integers(1, 2**22)),
+        ramp_q=draw(BYTE), n_steps_kept=kept, eta_q=eta_q,
+        extra=tuple(draw(st.lists(BYTE, max_size=16))), words=draw(st.binary(max_size=300)),
+    )  # fmt: skip
+
+
+@st.composite
+def vov_files(draw) -> VovFile:
+    sampler = draw(samplers())
+    adaptation = draw(st.none() | ADAPTATIONS)
+    still = draw(st.booleans())
+    n_segments = 1 if still else draw(st.integers(1, 4))
+    lengths = [1] if still else draw(st.lists(st.integers(1, 200), min_size=n_segments, max_size=n_segments))
+    rate = (0, 1) if still else draw(st.sampled_from(FRAME_RATES[1:]) | st.tuples(U32.map(lambda x: x or 1), U32.map(
+        lambda x: x or 1)))  # fmt: skip
+    colour = draw(st.sampled_from(COLOURS) | st.tuples(BYTE, BYTE, BYTE, st.integers(0, 2)))
+    head = StreamHeader(
+        source_width=draw(st.integers(1, 16384)), source_height=draw(st.integers(1, 16384)),
+        coded_width=draw(st.integers(8, 8192)), coded_height=draw(st.integers(1, 1024).map(lambda x: 8 * x)),
+        frame_rate_num=rate[0], frame_rate_den=rate[1], n_frames=sum(lengths), n_segments=n_segments,
+        segment_frames=padded_frames(max(lengths)) + 4 * draw(st.integers(0, 2)), colour_matrix=colour[0],
+        colour_primaries=colour[1], colour_transfer=colour[2], colour_range=colour[3],
+        rotation=draw(st.sampled_from([0, 90, 180, 270])), sample_aspect_num=draw(st.integers(1, 65536)),
+        sample_aspect_den=draw(st.integers(1, 65536)), has_audio=draw(st.booleans()),
+        backbone_id=draw(st.sampled_from(["pocket", "wan2.1-1.3b", "qwen-image"]) | NAMES),
+        backbone_revision=draw(st.just("") | NAMES), fingerprint=draw(st.binary(min_size=8, max_size=8)),
+        preset_digest=draw(st.binary(min_size=4, max_size=4)),
+        precision=draw(st.sampled_from(["float32", "bfloat16", "float16", "int8-weights"])),
+        adaptation=adaptation, sampler=sampler,
+    )  # fmt: skip
+    segments, first_frame = [], 0
+    for index, n_frames in enumerate(lengths):
+        segments.append(
+            Segment(
+                index=index, first_frame=first_frame, n_frames=n_frames, caption=draw(CAPTIONS),
+                vector=draw(st.none() | VECTORS) if adaptation else None,
+                atoms=draw(st.none() | atoms(sampler.n_steps)), importance=draw(st.none() | INDICES),
+                check=draw(st.none() | CHECKS), extras=draw(raw_sections(0xC0)),
+            )
+        )  # fmt: skip
+        first_frame += n_frames
+    history = tuple(draw(st.lists(st.dictionaries(st.text(max_size=6), JSON, max_size=3), max_size=3)))
+    extras = draw(raw_sections(0x80, excluded=0x81))
+    return VovFile(head, tuple(segments), draw(CAPTIONS), extras, history)
+
+
+@settings(max_examples=150)
+@given(vov_files())
+def test_any_content_survives_in_both_modes_of_reading(content: VovFile) -> None:
+    data = serialize(content)
+    read = parse(data)
+    assert read == content
+    assert serialize(read) == data
+    tolerant = parse(data, tolerant=True)
+    assert tolerant == content
+    assert not tolerant.damage
+    assert tolerant.layout == read.layout
+
+
+@settings(max_examples=50)
+@given(vov_files())
+def test_layout_covers_the_file_exactly(content: VovFile) -> None:
+    data = serialize(content)
+    end = 10
+    for section in parse(data).layout:
+        assert section.offset == end
+        assert section.type == data[end]
+        end += section.size_bytes
+    assert end == len(data)

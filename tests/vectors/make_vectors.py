@@ -1,0 +1,147 @@
+"""Writes the test vectors of the exact streams and the entropy coder. Running it again is a change of the format.
+
+python tests/vectors/make_vectors.py   (from the project root; needs nothing but the package)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from vovcodec.adaptation.projection import BalancedProjection
+from vovcodec.entropy.positions import encode_atoms
+from vovcodec.entropy.quantizer import dequantize, step_size
+from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.sampling.noise import Purpose, Stream, normal, permutation, raw_u64, signs, uniform_int
+
+HERE = Path(__file__).parent
+
+
+def sha256(array: np.ndarray, dtype: str) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).astype(dtype).tobytes()).hexdigest()
+
+
+def noise_vectors() -> list[dict]:
+    cases = []
+    for seed, purpose, indices in [(0, 1, ()), (7, 2, (0, 3)), (4294967295, 5, (1, 2, 3, 4294967295)), (1, 16, ())]:
+        stream = Stream(seed, purpose, indices)
+        cases.append(
+            {
+                "seed": seed,
+                "purpose": purpose,
+                "indices": list(indices),
+                "raw_u64": [f"{raw:016x}" for raw in raw_u64(stream, 6).tolist()],
+                "signs": signs(stream, 12).tolist(),
+                "normal_times_4096": (normal(stream, 8) * 4096).astype(int).tolist(),
+                "normal_100003_sha256": sha256(normal(stream, 100003) * 4096, "<i2"),
+                "permutation_10": permutation(stream, 10).tolist(),
+                "permutation_100003_sha256": sha256(permutation(stream, 100003), "<i8"),
+                "uniform_int_1000": uniform_int(stream, 6, 1000).tolist(),
+            }
+        )
+    return cases
+
+
+def projection_vectors() -> list[dict]:
+    cases = []
+    for n_entries, vector_length, seed in [(10, 4, 0), (12, 12, 3), (73728, 4096, 1), (100003, 1000, 4294967295)]:
+        projection = BalancedProjection(n_entries, vector_length, seed)
+        cases.append(
+            {
+                "n_entries": n_entries,
+                "vector_length": vector_length,
+                "seed": seed,
+                "index_start": projection.index[:10].tolist(),
+                "scale_start_hex": [float(s).hex() for s in projection.scale[:10]],
+                "index_sha256": sha256(projection.index, "<i4"),
+                "scale_sha256": sha256(projection.scale, "<f4"),
+                "order_sha256": sha256(projection.order, "<i8"),
+            }
+        )
+    return cases
+
+
+def step_size_vectors() -> list[dict]:
+    symbols = np.array([-128, -1, 0, 1, 7, 128])
+    return [
+        {
+            "step_size_q": q,
+            "step_size_hex": step_size(q).hex(),
+            "symbols": symbols.tolist(),
+            "dequantized_hex": [float(v).hex() for v in dequantize(symbols, q)],
+        }
+        for q in (0, 1, 2, 1024, 2047, 2048, 2049, 12345, 20000, 65535)
+    ]
+
+
+def gaussian_symbols(seed: int, n: int, spread: float) -> np.ndarray:
+    """Symbols of a Gaussian of standard deviation `spread`, from the exact streams."""
+    return np.rint(normal(Stream(seed, Purpose.VECTOR_START), n) * np.float32(spread)).astype(np.int32)
+
+
+def symbol_vectors() -> list[dict]:
+    cases = {
+        "one symbol": np.array([3]),
+        "all zero": np.zeros(50, dtype=int),
+        "narrow": gaussian_symbols(1, 300, 0.5),
+        "wide": gaussian_symbols(2, 400, 3.0),
+        "skewed, adaptive": np.maximum(gaussian_symbols(3, 900, 2.0), -1) + 1,
+        "reach 1": np.array([0, 0, 1, -200, 150, 0, 0, 2] * 4),
+        "limits": np.array([-1024, 1024, 0, 0]),
+    }
+    vectors = []
+    for name, symbols in cases.items():
+        model, words = encode_symbols(symbols)
+        vectors.append({"name": name, "symbols": symbols.tolist(), "model": model.hex(), "words": words.hex()})
+    return vectors
+
+
+def atom_vectors() -> list[dict]:
+    cases = {
+        "none": (100, [0, 0]),
+        "one": (1, [1]),
+        "few": (159744, [1, 2, 3, 0, 5]),
+        "many in one step": (4096, [300]),
+        "dense": (64, [64, 63, 40, 1]),
+        "large N": ((1 << 24) - 1, [2, 9]),
+    }
+    vectors = []
+    for name, (n_positions, counts) in cases.items():
+        steps = []
+        for step, count in enumerate(counts):
+            stream = Stream(len(name), Purpose.STEP_SIGNS, (0, step))
+            order = permutation(stream, n_positions) if n_positions < 1 << 20 else uniform_int(stream, 99, n_positions)
+            steps.append((np.sort(order[:count]), signs(stream, count)))
+        vectors.append(
+            {
+                "name": name,
+                "n_positions": n_positions,
+                "steps": [[[int(p), int(s)] for p, s in zip(*atoms, strict=True)] for atoms in steps],
+                "words": encode_atoms(steps, n_positions).hex(),
+            }
+        )
+    clustered = [(np.arange(5, 505), np.ones(500, dtype=np.int8))]
+    vectors.append(
+        {
+            "name": "clustered, with escapes",
+            "n_positions": 100000,
+            "steps": [[[int(p), 1] for p in clustered[0][0]]],
+            "words": encode_atoms(clustered, 100000).hex(),
+        }
+    )
+    return vectors
+
+
+if __name__ == "__main__":
+    for file_name, make in {
+        "noise.json": noise_vectors,
+        "projection.json": projection_vectors,
+        "step_size.json": step_size_vectors,
+        "symbols.json": symbol_vectors,
+        "atoms.json": atom_vectors,
+    }.items():
+        lines = ",\n".join(json.dumps(case) for case in make())
+        (HERE / file_name).write_text(f"[\n{lines}\n]\n")

@@ -1,0 +1,1 @@
+"""Adaptation: how one short vector becomes the low-rank factors of a backbone. Nothing loads here."""

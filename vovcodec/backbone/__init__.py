@@ -1,0 +1,1 @@
+"""Backbones: frozen diffusion models behind one protocol (`protocol.Backbone`)."""

@@ -1,0 +1,73 @@
+"""Finds and loads a backbone by its id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vovcodec.backbone.catalog import CATALOG
+from vovcodec.errors import ModelError
+
+if TYPE_CHECKING:
+    from vovcodec.backbone.loading import LoadOptions
+
+__all__ = ["BACKBONES", "load_backbone", "pick_device"]
+
+BACKBONES = ("pocket", *CATALOG)
+
+
+def pick_device(name: str) -> str:
+    """ "auto" → the first CUDA device, else the CPU; anything else is checked and returned."""
+    import torch
+
+    if name == "auto":
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"device {name!r} was asked for but this PyTorch sees no CUDA device; use --device cpu")
+    try:
+        return str(torch.device(name))
+    except RuntimeError as error:
+        raise ModelError(f"unknown device {name!r}; use auto, cpu or cuda:0") from error
+
+
+def load_backbone(
+    backbone_id: str,
+    *,
+    path: Path | str | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+    options: LoadOptions | None = None,
+):
+    """The backbone `backbone_id` on `device`.
+
+    Args:
+        backbone_id: one of `BACKBONES`, or the hub repository of one of them.
+        path: its folder; without it `locate.locate_model` looks for it. Any folder of the right classes will do, a
+            fine-tuned one too: the fingerprint tells files made with it apart.
+        revision: commit, tag or branch in the hub's cache.
+        precision: "float32", "bfloat16".
+        options: how a big model is loaded; see `loading.LoadOptions`.
+
+    Raises ModelError when the id is unknown, its weights are missing or damaged, or memory runs out.
+    """
+    if backbone_id == "pocket":
+        from vovcodec.backbone.pocket.backbone import PocketBackbone
+
+        return PocketBackbone(path, pick_device(device), precision)
+    by_repository = {facts.repository: facts for facts in CATALOG.values()}
+    facts = CATALOG.get(backbone_id) or by_repository.get(backbone_id)
+    if facts is None:
+        raise ModelError(f"no backbone called {backbone_id!r} in this version; it knows {', '.join(BACKBONES)}")
+    from vovcodec.backbone.loading import LoadOptions
+    from vovcodec.backbone.locate import locate_model
+
+    options = options or LoadOptions()
+    folder = locate_model(facts, path=path, revision=revision, allow_download=options.allow_download)
+    if facts.pipeline == "QwenImagePipeline":
+        from vovcodec.backbone.qwen_image import QwenImageBackbone
+
+        return QwenImageBackbone(facts, folder, pick_device(device), precision, options)
+    from vovcodec.backbone.wan import WanBackbone
+
+    return WanBackbone(facts, folder, pick_device(device), precision, options)

@@ -1,0 +1,150 @@
+"""The root of the `vov` command: the list of subcommands, and the only place where errors become exit codes.
+
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 media, 4 bad `.vov`, 5 model or device, 6 output exists,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from vovcodec.errors import Interrupted, MediaError, VovError
+
+__all__ = ["main", "root", "run"]
+
+EXIT_INTERNAL_ERROR = 1
+EXIT_USAGE = 2
+
+# Subcommand → module of this package that has it as `command`; loaded when it is called or listed.
+_COMMANDS = {
+    "encode": "encode",
+    "decode": "decode",
+    "scale": "scale",
+    "eval": "evaluate",
+    "info": "info",
+    "presets": "presets",
+    "doctor": "doctor",
+    "pretrain": "pretrain",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a subcommand's module only when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        return import_module(f"vovcodec.cli.{_COMMANDS[cmd_name]}").command
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from vovcodec import __version__
+        from vovcodec.container import VERSION
+
+        print(f"vovcodec {__version__}, format {VERSION[0]}.{VERSION[1]}")
+        ctx.exit()
+
+
+@click.command(cls=_LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Program and format version.")  # fmt: skip
+@click.pass_context
+def root(context: click.Context) -> None:
+    """Video and images as a few kilobytes: a small adaptation of a frozen generative model, in a real file.
+
+    vov encode in.mp4 -o out.vov    and back:    vov decode out.vov -o back.mp4
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        context.exit(EXIT_USAGE)
+
+
+def main() -> NoReturn:
+    """Entry point of the installed command."""
+    # Before any library loads: the command speaks for itself, and nothing is fetched behind the user's back.
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = code or MediaError.exit_code
+    if code == MediaError.exit_code:
+        # A reader that left would make the interpreter's own last flush complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs one command line (without the program's name) and returns its exit code. Never raises an error."""
+    verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        with _sigterm_interrupts(), root.make_context("vov", list(arguments)) as context:
+            root.invoke(context)
+        return 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "vov"
+        message = " ".join(error.format_message().split())
+        _tell(f"{where}: {message.rstrip('.')} (see {where} --help)")
+        return EXIT_USAGE
+    except Interrupted as error:
+        _tell(f"vov: {error}\nto continue: {shlex.join(['vov', *arguments])}")
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        _tell("vov: interrupted")
+        return Interrupted.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has left: nothing to say, but the output is not complete.
+        return MediaError.exit_code
+    except VovError as error:
+        _tell(f"vov: {error}")
+        return error.exit_code
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        hint = "" if verbose else "; rerun with -v for the traceback"
+        summary = " ".join(f"{type(error).__name__}: {error}".split())
+        _tell(f"vov: {summary}\nthis is a bug{hint}")
+        return EXIT_INTERNAL_ERROR
+
+
+def _tell(message: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Lets SIGTERM stop a job the way Ctrl-C does: state kept, exit code 130."""
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread: the host program owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,68 @@
+"""`vov info`: what is in a `.vov` file, without loading a model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vovcodec.cli import arguments as arg
+from vovcodec.cli.report import format_report, format_table, to_plain
+from vovcodec.cli.targets import check_source
+from vovcodec.errors import VovError
+
+__all__ = ["command"]
+
+
+@click.command(cls=arg.GroupedCommand, short_help="Show what is in .vov files; several make a table.")
+@click.argument("sources", metavar="IN.vov…", nargs=-1, required=True)
+@click.option("--check", is_flag=True, help="Also decode the coded symbols (checksums are always verified).")
+@click.option("--json", "as_json", is_flag=True, help="Everything as JSON: one object, or a list for several files.")
+@click.pass_context
+def command(context: click.Context, sources: tuple[str, ...], check: bool, as_json: bool) -> None:
+    """Show what is in .vov files; several make a table. IN.vov is a file, or - for a pipe."""
+    from vovcodec.codec.inspect import inspect
+
+    found: list[dict[str, Any]] = []
+    first_failure: VovError | None = None
+    for source in sources:
+        try:
+            found.append(inspect(check_source(source), verify=check))
+        except VovError as error:
+            name = "" if source in str(error) else f"{source}: "
+            print(f"vov: {name}{error}", file=sys.stderr)
+            first_failure = first_failure or error
+    if as_json:
+        objects = [{key: value for key, value in each.items() if key != "lines"} for each in found]
+        if objects:
+            print(json.dumps(to_plain(objects if len(sources) > 1 else objects[0])))
+    elif len(sources) > 1 and found:
+        print(_table(found))
+    elif found:
+        print(_details(found[0]))
+    # One bad file does not hide the others, but the exit code tells.
+    if first_failure is not None:
+        context.exit(first_failure.exit_code)
+
+
+def _details(found: dict[str, Any]) -> str:
+    parts = [f"{found['file']}\n{format_report(found['summary'])}", "\n".join(found["lines"])]
+    if "check" in found:
+        parts.append("check passed: " + ", ".join(f"{what} {count}" for what, count in found["check"].items()))
+    return "\n\n".join(parts)
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    header = ["file", "bytes", "bpp", "frames", "fps", "source", "coded", "segments", "backbone", "vector", "atoms"]
+    rows = []
+    for each in found:
+        s = each["summary"]
+        name = Path(each["file"]).name
+        fps = f"{float(s['frame_rate']):.6g}"
+        sizes = ["{}x{}".format(*s[key]) for key in ("source_size", "coded_size")]
+        payload = [s["segments"], s["backbone"], s["vector_bytes"], s["atoms_bytes"]]
+        rows.append([name, s["size_bytes"], f"{s['bpp']:.5f}", s["n_frames"], fps, *sizes, *payload])
+    return format_table(header, rows)

@@ -1,0 +1,83 @@
+"""`vov presets`: which settings there are, and whether this machine can use them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from vovcodec.cli import arguments as arg
+from vovcodec.cli.report import format_mapping, format_table, to_plain
+
+__all__ = ["command", "embedded_weights_bytes", "model_status"]
+
+_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+
+@click.group(invoke_without_command=True, short_help="List the presets, or show one.")
+@_json
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the presets; `vov presets show NAME` shows one."""
+    if context.invoked_subcommand is not None:
+        return
+    from vovcodec.presets import list_presets, load_preset
+
+    rows = []
+    for preset in map(load_preset, list_presets()):
+        usable, reason = model_status(preset.backbone)
+        row = {"name": preset.name, "backbone": preset.backbone.id, "usable": usable, "model": reason}
+        rows.append(row | {"description": preset.description, "efforts": list(preset.efforts)})
+    if as_json:
+        print(json.dumps(rows))
+    else:
+        cells = [[r["name"], r["backbone"], r["usable"], r["model"], r["description"]] for r in rows]
+        print(format_table(["name", "backbone", "usable", "model", "description"], cells))
+
+
+@command.command("show", cls=arg.GroupedCommand)
+@click.argument("name", metavar="NAME|FILE.yaml")
+@click.option("--effort", metavar="EFFORT", help="With this effort applied.")
+@_json
+def _show(name: str, effort: str | None, as_json: bool) -> None:
+    """Show every setting of one preset, defaults included."""
+    import dataclasses
+
+    from vovcodec.presets import load_preset, preset_digest, resolve
+
+    preset = load_preset(name)
+    if effort is not None:
+        preset = resolve(preset, {}, effort)
+    title = {"name": preset.name, "description": preset.description, "digest": preset_digest(preset).hex()}
+    content = title | {key: value for key, value in dataclasses.asdict(preset).items() if key not in title}
+    content = _without_underscores({key: value for key, value in content.items() if value != {}})
+    print(json.dumps(to_plain(content)) if as_json else format_mapping(content))
+
+
+def model_status(backbone: object) -> tuple[bool, str]:
+    """Whether the weights of a preset's backbone are on this machine, and where or what is missing."""
+    path = getattr(backbone, "path", None)
+    if path is not None:
+        found = Path(path).is_dir()
+        return found, str(path) if found else f"no folder {path}"
+    if getattr(backbone, "id", None) == "pocket":
+        size_bytes = embedded_weights_bytes()
+        if size_bytes:
+            return True, f"embedded, {size_bytes / 1e6:.1f} MB"
+        return False, "embedded weights missing"
+    return False, "set backbone.path to the model's folder"
+
+
+def embedded_weights_bytes() -> int:
+    """Size of the weights shipped inside the package in bytes; 0 when there are none."""
+    folder = Path(__file__).resolve().parent.parent / "backbone"
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def _without_underscores(content: dict) -> dict:
+    """`lambda_` back to the `lambda` of the file."""
+    return {
+        key.rstrip("_"): _without_underscores(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+    }

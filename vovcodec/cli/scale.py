@@ -1,0 +1,47 @@
+"""`vov scale`: new steering for an existing file, within a byte budget."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import click
+
+from vovcodec.cli import arguments as arg
+from vovcodec.cli.progress import open_progress
+from vovcodec.cli.report import print_report
+from vovcodec.cli.targets import check_source, check_target, is_pipe
+from vovcodec.codec.options import ScaleOptions
+from vovcodec.errors import UsageError
+
+__all__ = ["command"]
+
+_steering = functools.partial(arg.grouped_option, "Steering")
+_running = functools.partial(arg.grouped_option, "Running")
+_method = click.Choice(["atoms", "importance"])
+
+
+@click.command(cls=arg.GroupedCommand, short_help="Add, replace or shorten a file's steering; needs the original.")
+@click.argument("source", metavar="IN.vov")
+@click.option("--reference", required=True, metavar="ORIGINAL", help="The video or image it was encoded from.")
+@click.option("-o", "--output", required=True, metavar="OUT.vov", help="The .vov file to write, or - for a pipe.")
+@_steering("--bytes", "target_bytes", type=arg.Parsed(arg.parse_byte_count, "N"), help="Whole new file: 1500, 1.5k.")
+@_steering("--steps", type=click.IntRange(1), metavar="N", help="Sampler steps.")
+@_steering("--method", type=_method, default="atoms", help="Signed atoms, or the paper's importance sampling.")
+@_running("--force", is_flag=True, help="Go on although the base model differs.")
+@arg.running_options
+def command(source: str, reference: str, output: str, running: arg.Running, **settings: Any) -> None:
+    """Add, replace or shorten a file's steering; needs the original.
+
+    IN.vov is a file, or - for a pipe.
+    """
+    checked_source, checked_reference = check_source(source), check_source(reference)
+    if is_pipe(source) and is_pipe(reference):
+        raise UsageError("only one of the .vov file and its reference can come from standard input")
+    target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
+    options = ScaleOptions(**settings, device=running.device, threads=running.threads, overwrite=may_overwrite)
+    with open_progress(running) as listener:
+        from vovcodec.codec.scale import scale
+
+        report = scale(checked_source, checked_reference, target, options, listener)
+    print_report(report, running, data_on_stdout=is_pipe(output))

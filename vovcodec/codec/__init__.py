@@ -1,0 +1,1 @@
+"""The codec itself: one straight-line function per verb, built from the parts."""

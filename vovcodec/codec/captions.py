@@ -1,0 +1,44 @@
+"""Which caption conditions the model: given, from a file, from a local captioner, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from vovcodec.errors import MediaError, UsageError
+from vovcodec.progress import ProgressListener
+
+__all__ = ["MAX_CAPTION_BYTES", "resolve_caption"]
+
+MAX_CAPTION_BYTES = 8192
+
+
+def resolve_caption(
+    option: str | None, frames: Callable[[], np.ndarray], listener: ProgressListener
+) -> str:
+    """The caption text for an option: None or "none" → empty, "@FILE" → the file's text, "auto" → a local
+    vision-language model on `frames()` (uint8 [F, H, W, 3]), anything else → itself.
+
+    Raises UsageError, MediaError (unreadable file), ModelError (no captioner here).
+    """
+    if option is None or option == "none":
+        return ""
+    if option == "auto":
+        from vovcodec.backbone.captioner import caption_frames
+
+        caption = caption_frames(frames())
+        listener.note(f"caption: {caption}")
+        return caption
+    if option.startswith("@"):
+        try:
+            caption = Path(option[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise MediaError(f"cannot read the caption file {option[1:]}: {reason}") from error
+    else:
+        caption = option
+    if len(caption.encode()) > MAX_CAPTION_BYTES:
+        raise UsageError(f"a caption holds at most {MAX_CAPTION_BYTES} bytes, this one has {len(caption.encode())}")
+    return caption

@@ -1,0 +1,145 @@
+"""`decode`: `.vov` in, media out."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from vovcodec.codec.check import drift_db
+from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.options import DecodeOptions, DecodeReport
+from vovcodec.codec.plans import frame_rate_of
+from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
+from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
+from vovcodec.errors import UsageError
+from vovcodec.media import open_writer, resize_frames
+from vovcodec.progress import ProgressListener
+
+__all__ = ["decode"]
+
+
+def decode(source: Path | str, target: Path | str, options: DecodeOptions, listener: ProgressListener) -> DecodeReport:
+    """Regenerate a clip or picture from a file and the public base model.
+
+    Args:
+        source: path of a `.vov` file, or "-" for standard input.
+        target: path, `frames/%05d.png`, or "-" for standard output.
+        options: see `DecodeOptions`.
+        listener: receives progress.
+
+    Raises UsageError, MediaError, FormatError, ModelError, OutputExistsError.
+    """
+    started = time.monotonic()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    header = stream.header
+    first, last = _frame_range(header, options)
+    wanted = [s for s in stream.segments if s.first_frame < last and s.first_frame + s.n_frames > first]
+    width, height = _output_size(header, options)
+    n_evaluations = min(options.steps or header.sampler.n_steps, header.sampler.n_steps)
+    if options.steps and options.steps > header.sampler.n_steps:
+        raise UsageError(f"the file was made for {header.sampler.n_steps} steps; --steps can only be less (a preview)")
+    # Open the output before the model: a name that cannot be written shows at once.
+    writer = open_writer(
+        target,
+        width=width,
+        height=height,
+        frame_rate=frame_rate_of(header),
+        sample_aspect=Fraction(header.sample_aspect_num, header.sample_aspect_den),
+        colour_matrix=header.colour_matrix,
+        colour_primaries=header.colour_primaries,
+        colour_transfer=header.colour_transfer,
+        container=options.container,
+        overwrite=options.overwrite,
+    )
+    drifts: list[float] = []
+    try:
+        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
+        listener.stage("decoding", n_evaluations * len(wanted))
+        n_written = 0
+        for segment in wanted:
+            latents = regenerate_latents(
+                backbone,
+                header,
+                segment,
+                stream.caption_of(segment),
+                adapter,
+                n_coded_frames=_coded_frames(segment, backbone.geometry.time_stride),
+                n_evaluations=n_evaluations,
+                on_step=lambda i, x_t, clean: listener.advance(),
+            )
+            frames = backbone.to_frames(latents)[: segment.n_frames]
+            if options.verify and segment.check is not None:
+                drift = drift_db(frames, segment.check)
+                if drift is not None:
+                    drifts.append(drift)
+            for number, frame in enumerate(frames, start=segment.first_frame):
+                if first <= number < last:
+                    writer.write(resize_frames(frame, width, height))
+                    n_written += 1
+        writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+    for notice in writer.notices:
+        listener.note(notice)
+    if options.verify:
+        _report_drift(stream, drifts, listener)
+    stored = [s.check.psnr_q / 256 for s in wanted if s.check]
+    return DecodeReport(
+        output=str(target),
+        n_frames=n_written,
+        size=(width, height),
+        frame_rate=frame_rate_of(header),
+        decode_s=time.monotonic() - started,
+        n_network_evaluations=n_evaluations * len(wanted),
+        peak_memory_bytes=peak_memory_bytes(),
+        verify_psnr_db=min(stored) if options.verify and stored else None,
+        drift_db=min(drifts) if drifts else None,
+    )
+
+
+def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListener) -> None:
+    if not drifts:
+        listener.warn("the file carries no check section: nothing to verify")
+    elif min(drifts) < 40.0:
+        listener.warn(
+            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected 40 or "
+            "more): another model, precision or a fault"
+        )
+    elif math.isinf(min(drifts)):
+        listener.note("verified: the thumbnails are equal")
+
+
+def _coded_frames(segment: Segment, stride: int) -> int:
+    """Frames the segment was coded with: its real ones padded to stride·n + 1."""
+    return math.ceil((segment.n_frames - 1) / stride) * stride + 1
+
+
+def _frame_range(header: StreamHeader, options: DecodeOptions) -> tuple[int, int]:
+    """Frames [first, last) that the options ask for."""
+    rate = frame_rate_of(header)
+    if not rate:
+        if options.start_s or options.duration_s:
+            raise UsageError("a still has no time: leave out --ss and -t")
+        return 0, 1
+    first = round((options.start_s or 0) * rate)
+    last = header.n_frames if options.duration_s is None else first + max(1, round(options.duration_s * rate))
+    if first >= header.n_frames:
+        raise UsageError(f"the clip ends at {float(header.n_frames / rate):.2f} s, before --ss {options.start_s:g}")
+    return first, min(last, header.n_frames)
+
+
+def _output_size(header: StreamHeader, options: DecodeOptions) -> tuple[int, int]:
+    if options.size == "coded":
+        return header.coded_width, header.coded_height
+    if options.size == "source":
+        return header.source_width, header.source_height
+    return options.size

@@ -1,0 +1,346 @@
+"""`encode`: media in, `.vov` out. The whole codec in one straight line, one segment after the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.backbone.registry import load_backbone
+from vovcodec.codec.budget import target_file_bytes
+from vovcodec.codec.captions import resolve_caption
+from vovcodec.codec.measure import peak_memory_bytes, section_sizes
+from vovcodec.codec.options import EncodeOptions, EncodeReport
+from vovcodec.codec.plans import plan_of_preset
+from vovcodec.codec.regenerate import make_adapter, segment_theta
+from vovcodec.codec.segment import encode_segment
+from vovcodec.codec.spool import FrameSpool
+from vovcodec.container import (
+    VERSION,
+    Adaptation,
+    CodedAtoms,
+    CodedVector,
+    Sampler,
+    Segment,
+    SegmentCheck,
+    StreamHeader,
+    VovFile,
+    parse,
+    serialize,
+    write_vov,
+)
+from vovcodec.errors import Interrupted, UsageError, VovError
+from vovcodec.fitting.checkpoint import StateFolder, default_state_root
+from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
+from vovcodec.presets import Preset, load_preset, preset_digest, resolve
+from vovcodec.progress import ProgressListener
+
+__all__ = ["encode"]
+
+_COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
+
+
+def encode(source: Path | str, target: Path | str, options: EncodeOptions, listener: ProgressListener) -> EncodeReport:
+    """Encode a clip or picture and report what came out.
+
+    Args:
+        source: path, `frames/%05d.png`, or "-" for standard input.
+        target: path of the `.vov` file, or "-" for standard output.
+        options: see `EncodeOptions`.
+        listener: receives progress.
+
+    Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
+    """
+    started = time.monotonic()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.audio != "none":
+        raise UsageError("this version does not carry audio; use --audio none")
+    preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
+    if options.lambda_ is not None:
+        stage2 = replace(preset.fitting.stage2, lambda_=options.lambda_)
+        preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
+    reader = open_frames(
+        source,
+        start_s=options.start_s,
+        duration_s=options.duration_s,
+        n_frames=options.n_frames,
+        frame_rate=options.frame_rate,
+    )
+    with reader:
+        info = reader.info
+        width, height = _coded_size(info, preset, options)
+        with FrameSpool(width, height) as spool:
+            for frame in reader:
+                spool.append(resize_frames(frame, width, height))
+            for notice in reader.notices:
+                listener.note(notice)
+            backbone = load_backbone(
+                preset.backbone.id,
+                path=preset.backbone.path,
+                revision=preset.backbone.revision,
+                device=options.device,
+                precision=preset.backbone.precision,
+            )
+            caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
+            job = _Job(options, preset, backbone, info, spool, caption, listener)
+            stream, decoded_psnr, decoded_ssim, n_evaluations = job.run()
+            _write(target, stream, options)
+            job.state.discard()
+    data = serialize(stream)
+    return EncodeReport(
+        output=str(target),
+        size_bytes=len(data),
+        sections=section_sizes(parse(data)),
+        bpp=8 * len(data) / (info.width * info.height * stream.header.n_frames),
+        psnr_db=decoded_psnr,
+        ssim=decoded_ssim,
+        n_frames=stream.header.n_frames,
+        source_size=(info.width, info.height),
+        coded_size=(width, height),
+        frame_rate=info.frame_rate,
+        preset=preset.name,
+        effort=options.effort,
+        backbone=backbone.id,
+        n_network_evaluations=n_evaluations,
+        encode_s=time.monotonic() - started,
+        peak_memory_bytes=peak_memory_bytes(),
+        segments=len(stream.segments),
+        caption=caption,
+    )
+
+
+def _coded_size(info: MediaInfo, preset: Preset, options: EncodeOptions) -> tuple[int, int]:
+    multiple = preset.geometry.multiple
+    if options.size is None:
+        return coded_size(info.width, info.height, short_side=preset.geometry.short_side, multiple=multiple)
+    width, height = options.size
+    if width % multiple or height % multiple:
+        nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in options.size)
+        raise UsageError(
+            f"preset {preset.name} codes sizes that are multiples of {multiple}; {width}x{height} is not one, the "
+            f"nearest is {nearest} (the decoder scales to any size)"
+        )
+    return width, height
+
+
+class _Job:
+    """One encode: everything that holds for all of its segments."""
+
+    def __init__(
+        self,
+        options: EncodeOptions,
+        preset: Preset,
+        backbone: Backbone,
+        info: MediaInfo,
+        spool: FrameSpool,
+        caption: str,
+        listener: ProgressListener,
+    ) -> None:
+        self.preset, self.backbone, self.spool = preset, backbone, spool
+        self.caption, self.listener = caption, listener
+        is_still = info.kind == "image"
+        segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
+        self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
+        self.plan = plan_of_preset(preset, is_still=is_still)
+        self.file_bytes = target_file_bytes(
+            options,
+            preset,
+            n_frames=spool.n_frames,
+            n_segments=len(self.segments),
+            frame_rate=float(info.frame_rate),
+            source_pixels=info.width * info.height,
+        )
+        adaptation = preset.adaptation
+        self.header = StreamHeader(
+            source_width=info.width,
+            source_height=info.height,
+            coded_width=spool.width,
+            coded_height=spool.height,
+            frame_rate_num=info.frame_rate.numerator,
+            frame_rate_den=1 if info.frame_rate else 1,
+            n_frames=spool.n_frames,
+            n_segments=len(self.segments),
+            segment_frames=segment_frames,
+            colour_matrix=info.colour_matrix,
+            colour_primaries=info.colour_primaries,
+            colour_transfer=info.colour_transfer,
+            colour_range=_COLOUR_RANGES[info.colour_range],
+            rotation=info.rotation,
+            sample_aspect_num=info.sample_aspect.numerator,
+            sample_aspect_den=info.sample_aspect.denominator,
+            backbone_id=backbone.id,
+            backbone_revision=backbone.revision,
+            fingerprint=backbone.fingerprint,
+            preset_digest=preset_digest(preset),
+            precision=backbone.precision,
+            adaptation=Adaptation(
+                projection_id=adaptation.projection,
+                projection_seed=preset.sampler.seed,
+                rank=adaptation.rank,
+                targets=adaptation.targets,
+                last_blocks=adaptation.last_blocks or 0,
+                vector_length=adaptation.vector_length,
+            )
+            if adaptation.vector_length
+            else None,
+            sampler=Sampler(
+                sampler_id="eta" if self.plan.n_atoms_total or preset.steering.method == "atoms" else "ode",
+                seed=self.plan.seed,
+                n_steps=self.plan.n_steps,
+                shift_q8=self.plan.shift_q8,
+            ),
+        )
+        if info.frame_rate:
+            self.header = replace(self.header, frame_rate_den=info.frame_rate.denominator)
+        self.adapter = make_adapter(backbone, self.header.adaptation) if self.header.adaptation else None
+        self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=options.resume)
+
+    def _digest(self) -> str:
+        """Names the job: frames and everything else that the result depends on."""
+        settings = {
+            "header": repr(self.header),
+            "preset": preset_digest(self.preset).hex(),
+            "fitting": repr(self.preset.fitting),
+            "plan": repr(self.plan),
+            "rate": repr((self.file_bytes, self.preset.rate)),
+            "caption": self.caption,
+            "version": VERSION,
+        }
+        text = json.dumps(settings, sort_keys=True).encode()
+        return hashlib.sha256(self.spool.digest() + text).hexdigest()[:32]
+
+    def run(self) -> tuple[VovFile, float, float, int]:
+        """All segments → the stream, PSNR in dB over all frames, mean SSIM, network evaluations."""
+        finished: list[Segment] = []
+        squared_error, ssim_sum, n_evaluations = 0.0, 0.0, 0
+        payload_left = self._payload_bytes()
+        for number, span in enumerate(self.segments):
+            frames_left = self.spool.n_frames - span.start
+            share = None if payload_left is None else payload_left * span.n_frames / frames_left
+            if len(self.segments) > 1:
+                self.listener.note(f"segment {number + 1} of {len(self.segments)}")
+            kept = self._kept(number)
+            if kept is None:
+                kept = self._encode(number, span, share)
+            segment, psnr_db, ssim, evaluations = kept
+            finished.append(segment)
+            squared_error += span.n_frames * 10 ** (-psnr_db / 10)
+            ssim_sum += span.n_frames * ssim
+            n_evaluations += evaluations
+            if payload_left is not None:
+                payload_left -= _payload_size(segment)
+        mean_error = squared_error / self.spool.n_frames
+        stream = VovFile(header=self.header, segments=tuple(finished), caption=self.caption or None)
+        quality = -10 * math.log10(mean_error) if mean_error else math.inf
+        return stream, quality, ssim_sum / self.spool.n_frames, n_evaluations
+
+    def _encode(self, number: int, span, payload_bytes: float | None) -> tuple[Segment, float, float, int]:
+        frames = pad_frames(self.spool.read(span.start, span.n_frames), span.n_coded_frames)
+        try:
+            coded = encode_segment(
+                self.backbone,
+                self.preset,
+                self.plan,
+                self.adapter,
+                self.caption,
+                frames,
+                index=number,
+                first_frame=span.start,
+                n_frames=span.n_frames,
+                payload_bytes=payload_bytes,
+                state=self.state,
+                listener=self.listener,
+            )
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; the work so far is kept") from None
+        result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
+        if len(self.segments) > 1:
+            self._keep(*result)
+        return result
+
+    def _keep(self, segment: Segment, psnr_db: float, ssim: float, n_evaluations: int) -> None:
+        """A finished segment as a one-segment stream, its figures as a JSON line before it."""
+        alone = self._alone(segment)
+        figures = json.dumps({"psnr_db": psnr_db, "ssim": ssim, "n_evaluations": n_evaluations})
+        self.state.write_part(segment.index, figures.encode() + b"\n" + serialize(alone))
+
+    def _alone(self, segment: Segment) -> VovFile:
+        header = replace(self.header, n_segments=1, n_frames=segment.n_frames)
+        return VovFile(header=header, segments=(replace(segment, index=0, first_frame=0),))
+
+    def _kept(self, number: int) -> tuple[Segment, float, float, int] | None:
+        data = self.state.read_part(number)
+        if data is None:
+            return None
+        try:
+            line, _, rest = data.partition(b"\n")
+            figures = json.loads(line)
+            segment = replace(parse(rest).segments[0], index=number, first_frame=self.segments[number].start)
+            return segment, float(figures["psnr_db"]), float(figures["ssim"]), int(figures["n_evaluations"])
+        except (VovError, ValueError, KeyError):
+            return None  # damaged: encode the segment again
+
+    def _payload_bytes(self) -> float | None:
+        """What the file's target leaves for vectors and atoms of all segments.
+
+        Raises UsageError when the target is below what an empty file needs.
+        """
+        if self.file_bytes is None:
+            return None
+        # The same stream with empty payloads; coded lengths then grow by a byte or two each.
+        blank_atoms = CodedAtoms(
+            n_atoms_total=1000,
+            ramp_q=self.plan.ramp_q,
+            eta_q=self.plan.eta_q,
+            extra=(self.plan.active_channels,) if self.plan.active_channels else (),
+            words=bytes(200),
+        )
+        steers = self.preset.steering.method == "atoms"
+        blanks = tuple(
+            Segment(
+                index=number,
+                first_frame=span.start,
+                n_frames=span.n_frames,
+                vector=CodedVector(step_size_q=10000, model=b"", words=bytes(200)) if self.adapter else None,
+                atoms=blank_atoms if steers else None,
+                check=SegmentCheck(psnr_q=6000, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(8)),
+            )
+            for number, span in enumerate(self.segments)
+        )
+        stream = VovFile(header=self.header, segments=blanks, caption=self.caption or None)
+        n_blobs = bool(self.adapter) + steers
+        fixed = len(serialize(stream)) - 200 * n_blobs * len(blanks)
+        least = fixed + 24 * n_blobs * len(blanks)
+        if self.file_bytes < least:
+            raise UsageError(
+                f"{self.file_bytes} bytes are too few: {len(blanks)} segment(s) with header, caption and check need at "
+                f"least {least}; raise the target, shorten the clip or the caption"
+            )
+        return float(self.file_bytes - fixed)
+
+
+def _payload_size(segment: Segment) -> int:
+    vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
+    return vector + (len(segment.atoms.words) if segment.atoms else 0)
+
+
+def _write(target: Path | str, stream: VovFile, options: EncodeOptions) -> None:
+    """Write, then read back and compare every symbol with what the encoder used: a wrong file is never left behind."""
+    data = serialize(stream)
+    again = parse(data)
+    if again != stream:
+        raise VovError("the written stream does not read back as it was; please report this")
+    for segment in again.segments:
+        segment_theta(again.header, segment)
+    if str(target) == "-":
+        write_vov(sys.stdout.buffer, stream)
+    else:
+        write_vov(Path(target), stream, overwrite=options.overwrite)

@@ -1,0 +1,82 @@
+"""What a `.vov` file says about itself, without a model: no torch, no frames."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from vovcodec.container import VovFile, describe, describe_lines, read_vov
+from vovcodec.errors import FormatError
+
+__all__ = ["check", "inspect", "summary"]
+
+
+def inspect(source: str | Path, *, verify: bool = False) -> dict[str, Any]:
+    """Everything in the file as plain data.
+
+    source: a path or `-`. verify: also decode every coded vector (see `check`); every CRC-32 is always verified.
+    Returns `file`, `summary` (see there), `content` (field by field), `lines` (the same for people) and, with
+    `verify`, `check`.
+    Raises FormatError for a damaged file, MediaError where it cannot be read.
+    """
+    opened = sys.stdin.buffer if str(source) == "-" else source
+    # A check goes on after the first fault, to tell how much of the file is lost.
+    stream = read_vov(opened, tolerant=verify)
+    checked = {"check": check(stream)} if verify else {}
+    content, lines = describe(stream), describe_lines(stream)
+    return {"file": str(source), "summary": summary(stream), "content": content, "lines": lines, **checked}
+
+
+def summary(stream: VovFile) -> dict[str, Any]:
+    """The figures people compare files by.
+
+    size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
+    bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
+    """
+    header = stream.header
+    size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
+    n_pixels = header.n_frames * header.source_width * header.source_height
+    psnrs_db = [segment.check.psnr_q / 256 for segment in stream.segments if segment.check]
+    return {
+        "size_bytes": size_bytes,
+        "bpp": 8 * size_bytes / n_pixels,
+        "n_frames": header.n_frames,
+        "frame_rate": Fraction(header.frame_rate_num, header.frame_rate_den),
+        "source_size": (header.source_width, header.source_height),
+        "coded_size": (header.coded_width, header.coded_height),
+        "segments": header.n_segments,
+        "backbone": header.backbone_id,
+        "steps": header.sampler.n_steps,
+        "vector_length": header.adaptation.vector_length if header.adaptation else 0,
+        "vector_bytes": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
+        "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
+        "psnr_db": min(psnrs_db) if psnrs_db else None,
+        "caption": stream.caption or "",
+    }
+
+
+def check(stream: VovFile) -> dict[str, int]:
+    """Decodes the symbols of every vector, as the decoder would.
+
+    Returns how many sections, segments and symbols are good. Raises FormatError, with every fault on its own line,
+    when anything is damaged (read with `tolerant=True` to learn of more than the first).
+    """
+    from vovcodec.entropy.symbols import decode_symbols
+
+    faults = [(number, str(error)) for number, error in stream.damage]
+    n_symbols = 0
+    for segment in stream.segments:
+        if segment.vector is not None and stream.header.adaptation is not None:
+            length = stream.header.adaptation.vector_length
+            try:
+                n_symbols += decode_symbols(segment.vector.model, segment.vector.words, length).size
+            except FormatError as error:
+                faults.append((segment.index, str(error)))
+    if faults:
+        where = ("file" if number is None else f"segment {number}" for number, _ in faults)
+        listed = "\n".join(f"  {place}: {message}" for place, (_, message) in zip(where, faults, strict=True))
+        n_whole = len(stream.segments)
+        raise FormatError(f"damaged; {n_whole} of {stream.header.n_segments} segments can be read\n{listed}")
+    return {"sections": len(stream.layout), "segments": len(stream.segments), "symbols": n_symbols}

@@ -1,0 +1,118 @@
+"""The decoder's half, used by decode, scale and the encoder's own check: file data → adapted model → latents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.plans import plan_of_segment
+from vovcodec.container import Adaptation, Segment, StreamHeader
+from vovcodec.entropy.positions import decode_atoms
+from vovcodec.entropy.quantizer import dequantize
+from vovcodec.entropy.symbols import decode_symbols
+from vovcodec.errors import FormatError, ModelError
+from vovcodec.sampling.sampler import Velocity
+from vovcodec.sampling.steering import Atoms, follow
+
+__all__ = ["adapted_velocity", "load_matching_backbone", "make_adapter", "regenerate_latents", "segment_atoms"]
+
+
+def load_matching_backbone(header: StreamHeader, *, device: str, force: bool, path=None) -> Backbone:
+    """The base model a file was made with.
+
+    Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False.
+    """
+    from vovcodec.backbone.registry import load_backbone
+
+    backbone = load_backbone(header.backbone_id, path=path, device=device, precision=header.precision)
+    if backbone.fingerprint != header.fingerprint and not force:
+        raise ModelError(
+            f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the weights here are "
+            f"{backbone.fingerprint.hex()}; install the matching version or decode anyway with --force"
+        )
+    return backbone
+
+
+def make_adapter(backbone: Backbone, adaptation: Adaptation) -> LowRankAdapter:
+    """The low-rank layers a header describes, with its strength."""
+    adapter = LowRankAdapter(
+        backbone.adaptable_linears(adaptation.targets, adaptation.last_blocks),
+        rank=adaptation.rank,
+        vector_length=adaptation.vector_length,
+        seed=adaptation.projection_seed,
+        device=backbone.device,
+    )
+    adapter.strength = adaptation.strength
+    return adapter
+
+
+@contextmanager
+def adapted_velocity(
+    backbone: Backbone, caption: str, adapter: LowRankAdapter | None, theta: np.ndarray | Tensor | None
+) -> Iterator[Velocity]:
+    """v(x_t, t) with a caption and, where there is one, a vector θ."""
+    condition = backbone.embed_caption(caption)
+
+    def velocity(x_t: Tensor, t: float) -> Tensor:
+        return backbone.velocity(x_t, t, condition)
+
+    if adapter is None:
+        yield velocity
+        return
+    with adapter.attached():
+        if theta is not None:
+            adapter.materialize(torch.as_tensor(theta, dtype=torch.float32, device=backbone.device))
+        yield velocity
+
+
+def segment_theta(header: StreamHeader, segment: Segment) -> np.ndarray | None:
+    """θ̂ float32 [k] of a segment, None without a vector."""
+    if segment.vector is None:
+        return None
+    if header.adaptation is None:
+        raise FormatError("a segment holds a vector, but the header says nothing about an adaptation")
+    symbols = decode_symbols(segment.vector.model, segment.vector.words, header.adaptation.vector_length)
+    return dequantize(symbols, segment.vector.step_size_q)
+
+
+def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Atoms:
+    """Positions and signs of every injection of a segment for latents of `shape`."""
+    if segment.atoms is None:
+        return []
+    plan = plan_of_segment(header, segment)
+    return decode_atoms(segment.atoms.words, plan.counts, plan.n_positions(shape))
+
+
+def regenerate_latents(
+    backbone: Backbone,
+    header: StreamHeader,
+    segment: Segment,
+    caption: str,
+    adapter: LowRankAdapter | None,
+    *,
+    n_coded_frames: int,
+    n_evaluations: int | None = None,
+    on_step=None,
+) -> Tensor:
+    """Latents of one segment, from the file and the model alone.
+
+    Args:
+        adapter: made by `make_adapter`; needed when the segment has a vector.
+        n_coded_frames: 4n+1 frames to generate.
+        n_evaluations: stop after so many network evaluations and return the estimate x̂₀ reached (a preview).
+        on_step: called as in `sampler.sample`.
+    """
+    shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
+    theta = segment_theta(header, segment)
+    atoms = segment_atoms(header, segment, shape)
+    plan = plan_of_segment(header, segment)
+    with adapted_velocity(backbone, caption, adapter if theta is not None else None, theta) as velocity:
+        return follow(
+            velocity, atoms, plan, segment.index, shape, backbone.device, on_step=on_step, n_evaluations=n_evaluations
+        )

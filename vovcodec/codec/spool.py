@@ -1,0 +1,48 @@
+"""Coded-size frames on disk: the number of frames is known before coding starts, and memory does not grow with it."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from types import TracebackType
+
+import numpy as np
+
+__all__ = ["FrameSpool"]
+
+
+class FrameSpool:
+    """An append-only list of uint8 frames [H, W, 3] of one size in an unnamed temporary file; a context manager."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._shape = (height, width, 3)
+        self._file = tempfile.TemporaryFile(prefix="vov-frames-")
+        self._digest = hashlib.sha256(f"{width}x{height}".encode())
+        self.n_frames = 0
+
+    def __enter__(self) -> FrameSpool:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def append(self, frame: np.ndarray) -> None:
+        """Add one frame."""
+        data = np.ascontiguousarray(frame, dtype=np.uint8)
+        if data.shape != self._shape:
+            raise ValueError(f"a frame of shape {data.shape} does not fit a spool of {self._shape}")
+        self._file.write(data.data)
+        self._digest.update(data.data)
+        self.n_frames += 1
+
+    def read(self, start: int, n_frames: int) -> np.ndarray:
+        """Frames start … start + n_frames − 1, uint8 [n_frames, H, W, 3]."""
+        frame_bytes = int(np.prod(self._shape))
+        self._file.seek(start * frame_bytes)
+        data = self._file.read(n_frames * frame_bytes)
+        return np.frombuffer(data, dtype=np.uint8).reshape(n_frames, *self._shape)
+
+    def digest(self) -> bytes:
+        """SHA-256 of size and content of all frames so far."""
+        return self._digest.digest()

@@ -1,0 +1,27 @@
+"""The `.vov` container, specified in FORMAT.md. Standard library only; imports neither torch nor the codec."""
+
+from __future__ import annotations
+
+from vovcodec.container.describe import describe, describe_lines, overhead_bytes
+from vovcodec.container.files import read_bytes, read_vov, write_vov
+from vovcodec.container.framing import DEFAULT_LIMITS, Limits
+from vovcodec.container.layout import VERSION
+from vovcodec.container.model import (
+    Adaptation,
+    CodedAtoms,
+    CodedIndices,
+    CodedVector,
+    RawSection,
+    Sampler,
+    SectionLayout,
+    Segment,
+    SegmentCheck,
+    StreamHeader,
+    VovFile,
+)
+from vovcodec.container.reader import parse
+from vovcodec.container.writer import serialize
+
+__all__ = ["DEFAULT_LIMITS", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector", "Limits",
+           "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader", "VovFile", "describe",
+           "describe_lines", "overhead_bytes", "parse", "read_bytes", "read_vov", "serialize", "write_vov"]  # fmt: skip

@@ -1,0 +1,111 @@
+"""Reading and writing `.vov` files and streams; a file on disk is never left half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from vovcodec.container import layout as lay
+from vovcodec.container.errors import LimitExceeded
+from vovcodec.container.framing import DEFAULT_LIMITS, Limits, check_prefix
+from vovcodec.container.model import VovFile
+from vovcodec.container.reader import parse
+from vovcodec.container.writer import serialize
+from vovcodec.errors import MediaError, OutputExistsError
+
+__all__ = ["read_bytes", "read_vov", "write_vov"]
+
+_CHUNK_SIZE = 2**20
+
+
+def read_bytes(source: str | Path | BinaryIO, *, limits: Limits = DEFAULT_LIMITS) -> bytes:
+    """All bytes of a path or of a binary stream (a pipe, for example), read chunk by chunk up to the limit.
+
+    The magic is looked at as soon as it is there, so that a large file of another kind is refused at once. Raises
+    `MediaError` if it cannot be read, `LimitExceeded`, and what `check_prefix` raises.
+    """
+    if isinstance(source, str | Path):
+        try:
+            with Path(source).open("rb") as file:
+                return read_bytes(file, limits=limits)
+        except OSError as error:
+            raise MediaError(f"{source}: {error.strerror or error}") from error
+    data = bytearray()
+    checked = False
+    while chunk := source.read(_CHUNK_SIZE):
+        data += chunk
+        if len(data) > limits.max_file_bytes:
+            raise LimitExceeded(f"the input has more than {limits.max_file_bytes} bytes; raise Limits to read it")
+        if not checked and len(data) >= lay.PREFIX_SIZE:
+            check_prefix(memoryview(bytes(data[:16])))
+            checked = True
+    return bytes(data)
+
+
+def read_vov(source: str | Path | BinaryIO, *, tolerant: bool = False, limits: Limits = DEFAULT_LIMITS) -> VovFile:
+    """`parse` of a path or binary stream. Raises `MediaError` and every `FormatError`."""
+    return parse(read_bytes(source, limits=limits), tolerant=tolerant, limits=limits)
+
+
+def write_vov(target: str | Path | BinaryIO, stream: VovFile, *, overwrite: bool = False) -> int:
+    """Write `stream` and return its size in bytes.
+
+    A path is written beside itself, flushed to the disk and renamed, so that it holds either the old or the whole new
+    file. Raises `OutputExistsError` unless `overwrite`, `MediaError` if the disk refuses, and what `serialize` raises
+    (before anything is touched).
+    """
+    data = serialize(stream)
+    if not isinstance(target, str | Path):
+        _write_all(target, data)
+        return len(data)
+    path = Path(os.path.realpath(target))  # a link stays a link
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        mode = None
+    if mode is not None and not overwrite and stat.S_ISREG(mode):
+        raise OutputExistsError(f"{target} exists; allow overwriting or choose another name")
+    try:
+        if mode is not None and not stat.S_ISREG(mode):  # a device or a named pipe cannot be renamed over
+            with path.open("wb", buffering=0) as file:
+                _write_all(file, data)
+        else:
+            _replace(path, data, stat.S_IMODE(mode) if mode is not None else None)
+    except OSError as error:
+        raise MediaError(f"{target}: {error.strerror or error}") from error
+    return len(data)
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """Unbuffered streams may take less than they are given."""
+    view = memoryview(data)
+    while view:
+        n_written = file.write(view)
+        view = view[len(view) if n_written is None else n_written :]
+    file.flush()
+
+
+def _replace(path: Path, data: bytes, mode: int | None) -> None:
+    """Sibling temporary file, flush, sync, rename, sync of the folder. On any failure the temporary file goes."""
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            _write_all(file, data)
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if os.name == "posix":  # makes the rename itself durable; other systems cannot open a folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

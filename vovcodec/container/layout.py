@@ -1,0 +1,239 @@
+"""The field list of every section: the one place that says what is stored where, how wide, and within which bounds.
+
+Writer, reader, `describe` and the tables of FORMAT.md (sections 4 to 8) follow these lists; a test compares the tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vovcodec.container.codes import (
+    Bits,
+    ByteTuple,
+    Choice,
+    Flag,
+    FourNPlusOne,
+    Groups,
+    Multiple,
+    NameOrText,
+    Raw,
+    Seed,
+    Text,
+)
+from vovcodec.container.etas import EtaField
+from vovcodec.container.fields import Field, Rule, TableField, Values, When
+
+MAGIC = b"\x89VOV\r\n\x1a\n"
+VERSION = (0, 1)
+PREFIX_SIZE = len(MAGIC) + 2
+CRC_SIZE = 4
+FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
+
+# Section types. Bit 7: ancillary (may be skipped when unknown). Bit 6: belongs to the segment before it.
+HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
+HISTORY, AUDIO = 0x81, 0x82
+ANCILLARY, OF_SEGMENT = 0x80, 0x40
+SECTION_NAMES = {
+    HEADER: "header",
+    CAPTION: "caption",
+    SEGMENT: "segment",
+    INDEX: "index",
+    HISTORY: "history",
+    AUDIO: "audio",
+}
+
+CAPTION_BYTES_MAX = 8192
+HISTORY_BYTES_MAX = 65_536
+MODEL_BYTES_MAX = 4096
+VECTOR_WORDS_MAX = 64 * 2**20
+ATOM_WORDS_MAX = 16 * 2**20
+INDICES_BYTES_MAX = 16 * 2**20
+THUMBNAIL_BYTES_MAX = 64
+SEGMENTS_MAX = 32_768
+FRAMES_MAX = 10_000_000
+SEGMENT_FRAMES_MAX = 65_533
+
+FRAME_RATES = (
+    (0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
+    (10, 1), (12, 1), (15, 1), (16, 1), (20, 1), (120, 1),
+)  # fmt: skip
+# matrix, primaries, transfer, range: untagged; BT.709 video; untagged video range; BT.601 with 625 and 525 lines;
+# JPEG as FFmpeg reports it; sRGB.
+COLOURS = ((2, 2, 2, 0), (1, 1, 1, 1), (2, 2, 2, 1), (5, 5, 6, 1), (6, 6, 6, 1), (5, 2, 2, 2), (0, 1, 13, 2))
+BACKBONES = ("pocket", "wan2.1-1.3b", "wan2.1-14b", "qwen-image")
+
+_SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
+_MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
+_ADAPTED = When("has_adaptation", lambda v: v["has_adaptation"])
+
+
+def padded_frames(n_frames: int) -> int:
+    """The smallest 4n + 1 that is at least `n_frames`."""
+    return n_frames + (1 - n_frames) % 4
+
+
+def _default_segment_frames(values: Values) -> int | None:
+    """One segment: just long enough. Several: no default (None never equals a value, the flag is then always 1)."""
+    return padded_frames(values["n_frames"]) if values["n_segments"] == 1 else None
+
+
+HEADER_FIELDS = (
+    Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
+    Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
+    Field("coded_width", Multiple(8, 8, 8192), "width of the frames the backbone sees", "px"),
+    Field("coded_height", Multiple(8, 8, 8192), "height of the frames the backbone sees", "px"),
+    TableField(4, FRAME_RATES, (
+        Field("frame_rate_num", Groups(8, 1, 2**32 - 1), "frames per frame_rate_den seconds; 0/1 = still image", "1/s"),
+        Field("frame_rate_den", Groups(8, 1, 2**32 - 1), "see frame_rate_num", "s"),
+    )),
+    Field("n_frames", Groups(7, 1, FRAMES_MAX), "frames of the whole stream, padding not counted", "frames",
+          when=_MOVING, absent=1),
+    Field("n_segments", Groups(6, 1, SEGMENTS_MAX), "SEGMENT sections in the file", default=1),
+    Field("segment_frames", FourNPlusOne(5, SEGMENT_FRAMES_MAX), "coded frames of a full segment", "frames",
+          default=_default_segment_frames,
+          default_text="the smallest 4n + 1 >= n_frames if n_segments is 1 (otherwise there is no default: flag 1)"),
+    TableField(3, COLOURS, (
+        Field("colour_matrix", Bits(8, 0, 255), "ITU-T H.273 MatrixCoefficients of the source"),
+        Field("colour_primaries", Bits(8, 0, 255), "ITU-T H.273 ColourPrimaries of the source"),
+        Field("colour_transfer", Bits(8, 0, 255), "ITU-T H.273 TransferCharacteristics of the source"),
+        Field("colour_range", Bits(2, 0, 2), "0 unspecified, 1 video (tv), 2 full (pc)"),
+    )),
+    Field("rotation", Choice(2, {0: 0, 1: 90, 2: 180, 3: 270}),
+          "what the source carried; frames are stored upright", "degrees"),
+    TableField(1, ((1, 1),), (
+        Field("sample_aspect_num", Bits(16, 1, 65536), "width of a pixel relative to its height"),
+        Field("sample_aspect_den", Bits(16, 1, 65536), "see sample_aspect_num"),
+    )),
+    Field("has_audio", Flag(), "the source had sound"),
+    Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
+    Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
+    Field("fingerprint", Raw(8), "of the base model's weights"),
+    Field("preset_digest", Raw(4), "of the preset the encoder used"),
+    Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
+          "numeric precision of the base model at the encoder"),
+    Field("has_adaptation", Flag(), "the adaptation fields follow; needed by every vector"),
+    Field("adaptation.projection_id", Choice(6, {1: "balanced-philox"}), "how θ is spread over the factors",
+          when=_ADAPTED, default="balanced-philox"),
+    Field("adaptation.projection_seed", Seed(), "seed of the projection", when=_ADAPTED),
+    Field("adaptation.rank", Bits(8, 1, 256), "rank of every ΔW", when=_ADAPTED, default=1),
+    Field("adaptation.targets", Choice(2, {0: "qkvo", 1: "qkv", 2: "qkvo_mlp"}), "adapted linear layers",
+          when=_ADAPTED),
+    Field("adaptation.last_blocks", Groups(6, 0, 4095), "only the last so many blocks are adapted; 0 = all",
+          when=_ADAPTED, default=0),
+    Field("adaptation.vector_length", Groups(7, 1, 2**24), "entries of θ, that is symbols per vector", when=_ADAPTED),
+    Field("adaptation.strength_q8", Bits(16, -32768, 32767), "factor on ΔW", "1/256", when=_ADAPTED, default=256),
+    Field("sampler.sampler_id", Choice(2, {0: "ode", 1: "eta"}), "update rule of a step"),
+    Field("sampler.noise_id", Choice(6, {1: "philox-normal16"}), "noise generator", default="philox-normal16"),
+    Field("sampler.seed", Seed(), "seed of the noise"),
+    Field("sampler.n_steps", Groups(5, 1, 1000), "sampler steps"),
+    Field("sampler.shift_q8", Multiple(256, 1, 65535), "flow shift", "1/256"),
+)  # fmt: skip
+
+HEADER_RULES = (
+    Rule("n_segments", "at most n_frames", lambda v: v["n_segments"] <= v["n_frames"]),
+    Rule("n_frames", "at most n_segments * segment_frames",
+         lambda v: v["n_frames"] <= v["n_segments"] * v["segment_frames"]),
+)  # fmt: skip
+
+CAPTION_FIELDS = (Field("caption_deflated", Flag(), "the text is compressed (section 7)"),)
+
+_IN_SEVERAL = When("n_segments > 1", lambda v: v["header"].n_segments > 1)
+_CAPTION = When("has_caption", lambda v: v["has_caption"])
+_VECTOR = When("has_vector", lambda v: v["has_vector"])
+_ATOMS = When("has_atoms", lambda v: v["has_atoms"])
+_IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
+_CHECK = When("has_check", lambda v: v["has_check"])
+_CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
+    v["has_vector"] or v["has_importance"] or v["has_atoms"]))  # fmt: skip
+_VECTOR_NOT_LAST = When("has_vector and (has_importance or has_atoms)", lambda v: v["has_vector"] and (
+    v["has_importance"] or v["has_atoms"]))  # fmt: skip
+_IMPORTANCE_NOT_LAST = When("has_importance and has_atoms", lambda v: v["has_importance"] and v["has_atoms"])
+
+SEGMENT_FIELDS = (
+    Field("index", Groups(6, 0, SEGMENTS_MAX - 1), "number of this segment, from 0", when=_IN_SEVERAL, absent=0),
+    Field("first_frame", Groups(7, 0, FRAMES_MAX - 1), "first frame it covers", "frames", when=_IN_SEVERAL, absent=0),
+    Field("n_frames", Groups(6, 1, SEGMENT_FRAMES_MAX), "frames it covers, padding not counted", "frames",
+          when=_IN_SEVERAL, default=lambda v: v["header"].segment_frames, default_text="segment_frames"),
+    Field("has_caption", Flag(), "it has its own caption; otherwise the shared one holds"),
+    Field("has_vector", Flag(), "it has a coded vector"),
+    Field("has_importance", Flag(), "it has importance-sampling indices"),
+    Field("has_atoms", Flag(), "it has steering atoms"),
+    Field("has_check", Flag(), "it has a check of the decoded frames"),
+    Field("check.psnr_q", Bits(16, 0, 65535), "PSNR the encoder saw; 65535 = identical", "dB/256", when=_CHECK),
+    Field("check.thumbnail_width", Bits(4, 0, 15), "width of the luma thumbnail", "px", when=_CHECK),
+    Field("check.thumbnail_height", Bits(4, 0, 15), "height of the luma thumbnail", "px", when=_CHECK),
+    Field("check.thumbnail_size", Bits(7, 0, THUMBNAIL_BYTES_MAX), "size of the thumbnail", "bytes", when=_CHECK,
+          default=lambda v: v["check.thumbnail_width"] * v["check.thumbnail_height"],
+          default_text="thumbnail_width * thumbnail_height"),
+    Field("caption_deflated", Flag(), "the caption is compressed (section 7)", when=_CAPTION),
+    Field("caption_size", Groups(7, 0, CAPTION_BYTES_MAX), "stored size of the caption", "bytes",
+          when=_CAPTION_NOT_LAST),
+    Field("vector.step_size_q", Bits(16, 0, 65535), "Δ = 2^(-step_size_q / 2048)", when=_VECTOR),
+    Field("vector.model_size", Groups(5, 0, MODEL_BYTES_MAX), "size of the entropy model", "bytes", when=_VECTOR),
+    Field("vector.words_size", Groups(7, 0, VECTOR_WORDS_MAX), "size of the vector's words", "bytes",
+          when=_VECTOR_NOT_LAST),
+    Field("importance.log2_candidates", Bits(5, 1, 24), "bits per index", "bits", when=_IMPORTANCE),
+    Field("importance.indices_size", Groups(7, 0, INDICES_BYTES_MAX), "size of the packed indices", "bytes",
+          when=_IMPORTANCE_NOT_LAST),
+    Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift"}), "what an atom is", when=_ATOMS,
+          default="hadamard"),
+    Field("atoms.n_atoms_total", Groups(7, 1, 2**22), "atoms over all steps", when=_ATOMS),
+    Field("atoms.ramp_q", Bits(8, 0, 255), "how the count grows over the steps", when=_ATOMS),
+    Field("atoms.n_steps_kept", Groups(5, 0, 1000), "steps whose atoms are here (truncated files)", when=_ATOMS,
+          default=lambda v: v["header"].sampler.n_steps, default_text="n_steps"),
+    EtaField("atoms.eta_q", _ATOMS),
+    Field("atoms.extra", ByteTuple(), "parameters of the codebook", when=_ATOMS, default=()),
+)  # fmt: skip
+
+
+def _frames_fit(values: Values) -> bool:
+    header = values["header"]
+    return values["first_frame"] + values["n_frames"] <= header.n_frames
+
+
+SEGMENT_RULES = (
+    Rule("index", "below n_segments", lambda v: v["index"] < v["header"].n_segments),
+    Rule("n_frames", "at most segment_frames", lambda v: v["n_frames"] <= v["header"].segment_frames),
+    Rule("first_frame", "such that first_frame + n_frames <= the stream's n_frames", _frames_fit),
+    Rule("has_vector", "false unless the header has an adaptation",
+         lambda v: not v["has_vector"] or v["header"].adaptation is not None),
+    Rule("has_atoms", "such that atoms.n_steps_kept <= n_steps",
+         lambda v: not v["has_atoms"] or v["atoms.n_steps_kept"] <= v["header"].sampler.n_steps),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Bytes after a segment's fields. Its size is the field `size`, or the rest of the section where not stored."""
+
+    name: str
+    present: str
+    size: str
+    size_max: int
+
+
+BLOBS = (
+    Blob("check.thumbnail", "has_check", "check.thumbnail_size", THUMBNAIL_BYTES_MAX),
+    Blob("caption", "has_caption", "caption_size", CAPTION_BYTES_MAX),
+    Blob("vector.model", "has_vector", "vector.model_size", MODEL_BYTES_MAX),
+    Blob("vector.words", "has_vector", "vector.words_size", VECTOR_WORDS_MAX),
+    Blob("importance.indices", "has_importance", "importance.indices_size", INDICES_BYTES_MAX),
+    Blob("atoms.words", "has_atoms", "atoms.words_size", ATOM_WORDS_MAX),
+)
+
+# Per segment, n_segments times; then the tail, aligned to a byte at its end.
+INDEX_HEAD = (Field("first_offset", Groups(7, PREFIX_SIZE, 2**40), "offset of segment 0 in the file", "bytes"),)
+INDEX_ENTRY = (
+    Field("group_size", Groups(7, FRAMING_SIZE_MIN, 2**40), "the segment's section and the sections that belong to it",
+          "bytes"),
+    Field("n_frames", Groups(6, 1, SEGMENT_FRAMES_MAX), "as in the segment", "frames",
+          default=lambda v: v["header"].segment_frames, default_text="segment_frames"),
+)  # fmt: skip
+INDEX_TAIL = (Field("tail_size", Groups(7, 0, 2**40), "from the end of the last segment to INDEX", "bytes"),)
+INDEX_TRAILER_SIZE = 4  # after the padding: u(32), the size of the whole INDEX section
+
+
+def section_name(type_: int, segment: int | None = None) -> str:
+    """The section's name for messages and dumps."""
+    name = SECTION_NAMES.get(type_, f"type 0x{type_:02X}")
+    return name if segment is None else f"segment {segment}" if type_ == SEGMENT else f"segment {segment} {name}"

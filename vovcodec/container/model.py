@@ -1,0 +1,194 @@
+"""What a `.vov` file holds, as plain frozen data. Nothing here reads, writes or checks: `layout.py` owns the bounds.
+
+Enumerations are their names as text; fixed-point numbers are integers named `*_q` with the unit in the docstring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vovcodec.container.errors import FormatError
+
+__all__ = [
+    "Adaptation",
+    "CodedAtoms",
+    "CodedIndices",
+    "CodedVector",
+    "RawSection",
+    "Sampler",
+    "SectionLayout",
+    "Segment",
+    "SegmentCheck",
+    "StreamHeader",
+    "VovFile",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptation:
+    """How the vector θ becomes low-rank layers. Absent (None) in files without any vector."""
+
+    projection_id: str = "balanced-philox"
+    projection_seed: int = 0
+    rank: int = 1
+    targets: str = "qkvo"
+    last_blocks: int = 0  # 0 = all blocks
+    vector_length: int
+    strength_q8: int = 256  # signed 8.8 fixed point; 256 = 1.0
+
+    @property
+    def strength(self) -> float:
+        """The factor on ΔW as a float, exact."""
+        return self.strength_q8 / 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """What the decoder samples with. `shift_q8` is the flow shift in 1/256."""
+
+    sampler_id: str = "ode"
+    noise_id: str = "philox-normal16"
+    seed: int = 0
+    n_steps: int
+    shift_q8: int = 256
+
+    @property
+    def shift(self) -> float:
+        """The flow shift as a float, exact."""
+        return self.shift_q8 / 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamHeader:
+    """Everything that holds for the whole stream. Sizes in px, frame rate in 1/s, 0/1 = still image."""
+
+    source_width: int
+    source_height: int
+    coded_width: int
+    coded_height: int
+    frame_rate_num: int
+    frame_rate_den: int
+    n_frames: int
+    n_segments: int = 1
+    segment_frames: int
+    colour_matrix: int = 2
+    colour_primaries: int = 2
+    colour_transfer: int = 2
+    colour_range: int = 0
+    rotation: int = 0
+    sample_aspect_num: int = 1
+    sample_aspect_den: int = 1
+    has_audio: bool = False
+    backbone_id: str
+    backbone_revision: str = ""
+    fingerprint: bytes
+    preset_digest: bytes
+    precision: str = "float32"
+    adaptation: Adaptation | None = None
+    sampler: Sampler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedVector:
+    """θ as range-coded symbols; `header.adaptation.vector_length` says how many. Δ = 2**(-step_size_q / 2048)."""
+
+    step_size_q: int
+    model: bytes  # entropy-model description, made and parsed by vovcodec.entropy
+    words: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedAtoms:
+    """Steering atoms of all steps; counts per step follow from `n_atoms_total`, `ramp_q` and the step count.
+
+    `n_steps_kept` None means all of `header.sampler.n_steps`. `eta_q` has one entry (constant) or one per step.
+    """
+
+    codebook: str = "hadamard"
+    n_atoms_total: int
+    ramp_q: int = 0
+    n_steps_kept: int | None = None
+    eta_q: tuple[int, ...]
+    extra: tuple[int, ...] = ()
+    words: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedIndices:
+    """The reference's importance-sampling indices, `log2_candidates` bits each, packed."""
+
+    log2_candidates: int
+    indices: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentCheck:
+    """What the encoder saw when it decoded its own work: PSNR in 1/256 dB and a very small luma thumbnail."""
+
+    psnr_q: int
+    thumbnail_width: int = 0
+    thumbnail_height: int = 0
+    thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawSection:
+    """An ancillary section kept as it is: `type` 0x80..0xBF belongs to the stream, 0xC0..0xFF to a segment."""
+
+    type: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One independently decodable run of `n_frames` real frames (padding not counted) from `first_frame` on.
+
+    `caption` None means the stream's shared caption (`VovFile.caption`).
+    """
+
+    index: int
+    first_frame: int = 0
+    n_frames: int
+    caption: str | None = None
+    vector: CodedVector | None = None
+    atoms: CodedAtoms | None = None
+    importance: CodedIndices | None = None
+    check: SegmentCheck | None = None
+    extras: tuple[RawSection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SectionLayout:
+    """Where a section lies: `offset` and `size_bytes` (framing and CRC included); `parts` = its blobs' sizes.
+
+    `segment` is the number of the segment it belongs to, None for the stream's own sections.
+    """
+
+    name: str
+    type: int
+    segment: int | None
+    offset: int
+    size_bytes: int
+    parts: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VovFile:
+    """A whole file. `layout` and `damage` are the reader's findings and do not take part in comparisons.
+
+    `damage` (tolerant reading only) lists (segment number or None for the stream's own sections, error).
+    """
+
+    header: StreamHeader
+    segments: tuple[Segment, ...]
+    caption: str | None = None
+    extras: tuple[RawSection, ...] = ()
+    history: tuple[dict, ...] = ()
+    layout: tuple[SectionLayout, ...] = field(default=(), compare=False)
+    damage: tuple[tuple[int | None, FormatError], ...] = field(default=(), compare=False)
+
+    def caption_of(self, segment: Segment) -> str:
+        """The caption that conditions `segment`: its own, else the shared one, else the empty text."""
+        if segment.caption is not None:
+            return segment.caption
+        return self.caption or ""

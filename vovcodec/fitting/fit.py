@@ -1,0 +1,251 @@
+"""The two stages of a fit: distortion alone, then distortion plus rate on the quantised vector.
+
+Stage 1 minimises D(θ). Stage 2 minimises D(θ̃) + λ·R/k with θ̃ = Δ·round(θ/Δ) straight through, R the rate in bits of
+θ/Δ under additive uniform noise and a factorised density (Ballé et al. 2017, 2018), Δ = exp(learned scalar). With a
+rate target, λ follows it: after every step ln λ += κ·(R/target − 1), clamped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.entropy.factorized import FactorizedModel
+from vovcodec.entropy.mixture import GaussianMixtureModel
+from vovcodec.entropy.proxies import add_uniform_noise, round_straight_through
+from vovcodec.entropy.quantizer import SYMBOL_LIMIT, dequantize, nearest_step_size_q, quantize
+from vovcodec.fitting.checkpoint import StateFolder
+from vovcodec.fitting.objective import Objective
+from vovcodec.progress import ProgressListener
+from vovcodec.sampling.noise import Purpose, Stream, raw_u16
+from vovcodec.sampling.sampler import Velocity
+
+__all__ = ["FitSettings", "FittedVector", "StageSettings", "fit_vector", "initial_vector", "requantize"]
+
+_INITIAL_RANGE = 0.02  # θ starts uniform in ±0.02 (arXiv 2603.07615)
+_SAVE_EVERY_S = 15.0
+_LAMBDA_GAIN = 0.1
+_LONG_VECTOR = 16384  # from here on the deep density earns its cost
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One stage: optimiser steps, learning rate, decoupled weight decay."""
+
+    steps: int
+    lr: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Both stages and the rate they aim at.
+
+    lambda_: multiplier at the start of stage 2 (relative distortion per bit per parameter). warmup_steps: of λ.
+    target_bits: coded size of the vector to reach; None = λ stays as it is.
+    """
+
+    stage1: StageSettings
+    stage2: StageSettings
+    lambda_: float
+    warmup_steps: int = 0
+    target_bits: float | None = None
+
+
+@dataclass(frozen=True)
+class FittedVector:
+    """`symbols` int32 [k], the step size's index, and θ̂ float32 [k] exactly as a decoder gets it.
+
+    `unquantized`: θ float32 [k] as the fit left it.
+    """
+
+    symbols: np.ndarray
+    step_size_q: int
+    theta: np.ndarray
+    unquantized: np.ndarray
+    n_evaluations: int
+
+
+def requantize(fitted: FittedVector, step_size_q: int) -> FittedVector:
+    """The same fit with another step size."""
+    symbols = quantize(fitted.unquantized, step_size_q)
+    return replace(fitted, symbols=symbols, step_size_q=step_size_q, theta=dequantize(symbols, step_size_q))
+
+
+def initial_vector(seed: int, segment: int, vector_length: int) -> Tensor:
+    """θ at the start of a fit: uniform in ±0.02 from the exact stream, float32 [k]."""
+    raw = raw_u16(Stream(seed, Purpose.VECTOR_START, (segment,)), vector_length)
+    return torch.from_numpy(((raw.astype(np.float64) + 0.5) / 32768 - 1.0).astype(np.float32)) * _INITIAL_RANGE
+
+
+def _schedule(step: int, n_steps: int) -> float:
+    """Learning-rate factor: three steps of warm-up, constant, cosine to a tenth over the last half."""
+    warm = min(1.0, (step + 1) / 3)
+    late = max(0.0, 2 * step / max(1, n_steps) - 1)
+    return warm * (0.55 + 0.45 * math.cos(math.pi * late))
+
+
+class _Fit:
+    """State of one running fit; everything that must survive an interruption is in `tensors` and `figures`."""
+
+    def __init__(self, theta: Tensor, settings: FitSettings) -> None:
+        self.settings = settings
+        self.theta = theta.clone().requires_grad_(True)
+        self.log_delta = torch.zeros((), device=theta.device, requires_grad=True)
+        k = theta.numel()
+        self.rate_model = (FactorizedModel() if k >= _LONG_VECTOR else GaussianMixtureModel()).to(theta.device)
+        self.log_lambda = math.log(max(settings.lambda_, 1e-12))
+        self.iteration = 0
+        self.optimizer = self._make_optimizer(settings.stage1)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def _make_optimizer(self, stage: StageSettings) -> torch.optim.Optimizer:
+        groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
+        if self.in_stage2:
+            rest = [self.log_delta, *self.rate_model.parameters()]
+            groups.append({"params": rest, "lr": 0.02, "base_lr": 0.02, "weight_decay": 0.0})
+        return torch.optim.AdamW(groups, betas=(0.9, 0.99))
+
+    @property
+    def in_stage2(self) -> bool:
+        return self.iteration >= self.settings.stage1.steps
+
+    @property
+    def n_iterations(self) -> int:
+        return self.settings.stage1.steps + self.settings.stage2.steps
+
+    def start_stage2(self) -> None:
+        """Δ from the vector's spread: two bits or so per parameter to begin with, λ takes it from there."""
+        with torch.no_grad():
+            target = self.settings.target_bits
+            bits = min(4.0, max(0.5, target / self.theta.numel())) if target else 2.0
+            # A Gaussian of deviation σ has entropy log2(σ/Δ) + 2.05 bits at small Δ.
+            delta = float(self.theta.std(correction=0)) * 2.0 ** (2.05 - bits) + 1e-8
+            self.log_delta.fill_(math.log(delta))
+        if isinstance(self.rate_model, GaussianMixtureModel):
+            self.rate_model.fit(self.theta.detach() / delta)
+        self.optimizer = self._make_optimizer(self.settings.stage2)
+
+    def step(self, adapter: LowRankAdapter, velocity: Velocity, objective: Objective) -> tuple[float, float | None]:
+        """One optimiser step; returns the distortion and, in stage 2, the estimated bits."""
+        settings, stage2 = self.settings, self.in_stage2
+        stage, start = (settings.stage2, settings.stage1.steps) if stage2 else (settings.stage1, 0)
+        factor = _schedule(self.iteration - start, stage.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        bits = None
+        if stage2:
+            delta = self.log_delta.exp()
+            adapter.materialize(round_straight_through(self.theta, delta, SYMBOL_LIMIT))
+        else:
+            adapter.materialize(self.theta)
+        distortion = objective.loss(velocity, self.iteration)
+        loss = distortion
+        if stage2:
+            # Noise from a generator addressed by the iteration: a resumed fit draws the same.
+            self.generator.manual_seed(self.iteration)
+            noisy = add_uniform_noise(self.theta, delta, self.generator)
+            bits = self.rate_model.rate_bits(noisy)
+            warm = min(1.0, (self.iteration - start + 1) / max(1, settings.warmup_steps))
+            loss = distortion + math.exp(self.log_lambda) * warm * bits / self.theta.numel()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if stage2 and settings.target_bits:
+            miss = float(bits) / settings.target_bits - 1.0
+            self.log_lambda += _LAMBDA_GAIN * max(-1.0, min(1.0, miss))
+        self.iteration += 1
+        return float(distortion), None if bits is None else float(bits)
+
+    def save(self, state: StateFolder, segment: int) -> None:
+        """Keep everything the next step depends on."""
+        tensors = {"theta": self.theta, "log_delta": self.log_delta}
+        for name, value in self.rate_model.state_dict().items():
+            tensors[f"rate.{name}"] = value
+        for number, slot in self.optimizer.state_dict()["state"].items():
+            for name, value in slot.items():
+                tensors[f"adam.{number}.{name}"] = value
+        state.write_fit(segment, tensors, {"iteration": self.iteration, "log_lambda": self.log_lambda})
+
+    def restore(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
+        """Continue exactly where `save` left off."""
+        with torch.no_grad():
+            self.theta.copy_(tensors["theta"])
+            self.log_delta.copy_(tensors["log_delta"])
+        self.rate_model.load_state_dict({n[5:]: v for n, v in tensors.items() if n.startswith("rate.")})
+        self.iteration, self.log_lambda = int(figures["iteration"]), float(figures["log_lambda"])
+        if self.iteration == self.settings.stage1.steps:
+            return  # stage 2 begins with a new optimiser
+        self.optimizer = self._make_optimizer(self.settings.stage2 if self.in_stage2 else self.settings.stage1)
+        plain = self.optimizer.state_dict()
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("adam."):
+                _, number, key = name.split(".")
+                slots.setdefault(int(number), {})[key] = value
+        plain["state"] = slots
+        self.optimizer.load_state_dict(plain)
+
+
+def fit_vector(
+    adapter: LowRankAdapter,
+    velocity: Velocity,
+    objective: Objective,
+    settings: FitSettings,
+    theta: Tensor,
+    *,
+    segment: int,
+    state: StateFolder | None = None,
+    listener: ProgressListener,
+    on_progress: Callable[[float, float | None], dict[str, float]] = lambda distortion, bits: {},
+) -> FittedVector:
+    """Fit θ, quantise it, and return it as the decoder will see it.
+
+    Args:
+        adapter: attached to the backbone by the caller (`adapter.attached()`).
+        velocity: the adapted backbone with its condition.
+        objective: what to minimise; distortions should be near 1 at the start.
+        settings: the stages.
+        theta: start, float32 [k].
+        segment: number of the segment (state is kept under it).
+        state: where to keep the state, and to continue from; None = nowhere.
+        listener: receives one unit per network evaluation and the figures of `on_progress(distortion, bits)`.
+    """
+    fit = _Fit(theta, settings)
+    kept = state.read_fit(segment) if state else None
+    if kept is not None:
+        fit.restore(*kept)
+    listener.stage("fitting", fit.n_iterations * objective.evaluations, fit.iteration * objective.evaluations)
+    last_saved = time.monotonic()
+    try:
+        while fit.iteration < fit.n_iterations:
+            if fit.iteration == settings.stage1.steps:
+                fit.start_stage2()
+            distortion, bits = fit.step(adapter, velocity, objective)
+            listener.advance(objective.evaluations, **on_progress(distortion, bits))
+            if state and time.monotonic() - last_saved > _SAVE_EVERY_S:
+                fit.save(state, segment)
+                last_saved = time.monotonic()
+    except KeyboardInterrupt:
+        if state:
+            fit.save(state, segment)
+        raise
+    if not settings.stage2.steps:
+        fit.start_stage2()
+    step_size_q = nearest_step_size_q(math.exp(float(fit.log_delta)))
+    unquantized = fit.theta.detach().cpu().numpy()
+    symbols = quantize(unquantized, step_size_q)
+    return FittedVector(
+        symbols=symbols,
+        step_size_q=step_size_q,
+        theta=dequantize(symbols, step_size_q),
+        unquantized=unquantized,
+        n_evaluations=fit.n_iterations * objective.evaluations,
+    )

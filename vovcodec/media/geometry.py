@@ -1,0 +1,109 @@
+"""Coded sizes, segments of 4n+1 frames, padding and resizing."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from vovcodec.errors import UsageError
+
+__all__ = ["Segment", "coded_size", "pad_frames", "parse_size", "resize_frames", "segment_lengths"]
+
+
+def coded_size(
+    width: int, height: int, *, short_side: int, multiple: int, max_pixels: int | None = None
+) -> tuple[int, int]:
+    """The size at which a picture is coded: multiples of `multiple`, the short side near `short_side`.
+
+    The picture is scaled so that its short side is `short_side` (never enlarged, and never beyond `max_pixels`). Each
+    side then has two candidates, the multiples below and above (one if it fits already). Of the up to four sizes the
+    one with the least change of aspect |ln((w'/h') / (w/h))| is taken; a tie goes to the larger one. So 416x240 at
+    short side 120 in steps of 16 becomes 208x128 (aspect −6 %), not 208x112 (+7 %).
+
+    All in pixels, at least 1; without any candidate within max_pixels the smallest is taken. Raises UsageError.
+    """
+    if min(width, height, short_side, multiple) < 1:
+        raise UsageError(f"sizes have to be at least 1: {width}x{height}, short side {short_side}, step {multiple}")
+    scale = min(1.0, short_side / min(width, height))
+    if max_pixels is not None:
+        scale = min(scale, math.sqrt(max_pixels / (width * height)))
+    candidates = list(product(_neighbours(width * scale, multiple), _neighbours(height * scale, multiple)))
+    if max_pixels is not None:
+        candidates = [size for size in candidates if size[0] * size[1] <= max_pixels] or [min(candidates)]
+
+    def preference(size: tuple[int, int]) -> tuple[float, int]:
+        distortion = abs(math.log(size[0] * height / (size[1] * width)))
+        return round(distortion, 12), -size[0] * size[1]
+
+    return min(candidates, key=preference)
+
+
+def _neighbours(ideal: float, multiple: int) -> set[int]:
+    """The multiples next to a length, both the same if it is one (to a millionth); at least one `multiple`."""
+    steps = ideal / multiple
+    return {max(1, math.floor(steps + 1e-6)) * multiple, max(1, math.ceil(steps - 1e-6)) * multiple}
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'832x480' → (832, 480). Also accepts X and ×. Raises UsageError."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text)
+    if not match or not (int(match[1]) and int(match[2])):
+        raise UsageError(f"a size is written like 832x480, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames start … start + n_frames − 1 of a clip, coded as n_coded_frames ≥ n_frames by repeating the last one."""
+
+    start: int
+    n_frames: int
+    n_coded_frames: int
+
+
+def segment_lengths(n_frames: int, segment_frames: int, stride: int = 4) -> list[Segment]:
+    """Cuts n_frames into segments of `segment_frames`, the last one shorter.
+
+    segment_frames has the form stride·n + 1, as every n_coded_frames has: the temporal grid of the autoencoder, whose
+    first latent stands for one frame and every other one for `stride`. Raises UsageError.
+    """
+    if n_frames < 1:
+        raise UsageError("there are no frames to cut into segments")
+    if segment_frames < 1 or (segment_frames - 1) % stride:
+        raise UsageError(f"a segment has to have {stride}n+1 frames, not {segment_frames}")
+    segments = []
+    for start in range(0, n_frames, segment_frames):
+        length = min(segment_frames, n_frames - start)
+        segments.append(Segment(start, length, math.ceil((length - 1) / stride) * stride + 1))
+    return segments
+
+
+def pad_frames(frames: np.ndarray, n_coded_frames: int) -> np.ndarray:
+    """Repeats the last frame: [F, ...] → [n_coded_frames, ...]. Raises UsageError if there are more or no frames."""
+    n_missing = n_coded_frames - len(frames)
+    if not len(frames) or n_missing < 0:
+        raise UsageError(f"{len(frames)} frames cannot be padded to {n_coded_frames}")
+    return np.concatenate([frames, np.repeat(frames[-1:], n_missing, axis=0)]) if n_missing else frames
+
+
+def resize_frames(frames: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resizes uint8 [F, H, W, 3] (or one frame [H, W, 3]) to the given width and height in pixels, 8 bits per step.
+
+    Pillow's antialiased LANCZOS if any side shrinks, else BICUBIC, which rings less where detail has to be invented.
+    """
+    from PIL import Image
+
+    if frames.ndim == 3:
+        return resize_frames(frames[None], width, height)[0]
+    if frames.shape[1:3] == (height, width):
+        return frames
+    shrinks = width < frames.shape[2] or height < frames.shape[1]
+    kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+    resized = np.empty((len(frames), height, width, 3), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        resized[index] = np.asarray(Image.fromarray(frame).resize((width, height), kernel))
+    return resized

@@ -1,0 +1,8 @@
+"""Full-reference quality of uint8 RGB frames [F, H, W, 3], on numpy float64: PSNR, SSIM, MS-SSIM."""
+
+from __future__ import annotations
+
+from vovcodec.metrics.psnr import psnr, psnr_per_frame
+from vovcodec.metrics.ssim import ms_ssim, ssim
+
+__all__ = ["ms_ssim", "psnr", "psnr_per_frame", "ssim"]

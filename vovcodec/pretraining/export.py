@@ -1,0 +1,44 @@
+"""Writes the model folder that the package ships: diffusers' layout, bfloat16 safetensors, a model card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from vovcodec.pretraining.corpus import Corpus
+
+__all__ = ["export_model"]
+
+
+def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
+    """Collect the averaged networks of a run into `out_dir`.
+
+    Layout: model_index.json, transformer/, text_encoder/, vae/ (config.json and safetensors each), README.md.
+    The block transform keeps float32, since its bases must stay orthonormal; networks are stored in bfloat16.
+    """
+    from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.pretraining.card import model_card
+    from vovcodec.pretraining.transformer import build_networks
+
+    source = run_dir / "autoencoder"
+    autoencoder = BlockTransformAutoencoder.from_pretrained(source if source.exists() else run_dir / "basis")
+    networks = build_networks(recipe, autoencoder.config.latent_channels)
+    state = torch.load(run_dir / "transformer.pt", map_location="cpu", weights_only=True)
+    for module, saved in zip(networks, state["modules"][2:], strict=True):
+        module.load_state_dict(saved)
+    transformer, text = networks
+    autoencoder.save_pretrained(out_dir / "vae")
+    transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
+    text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
+    index = {
+        "_class_name": "PocketModel",
+        "transformer": ["diffusers", "WanTransformer3DModel"],
+        "text_encoder": ["transformers", "UMT5EncoderModel"],
+        "vae": ["vovcodec", "BlockTransformAutoencoder"],
+    }
+    (out_dir / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    log = state["log"]
+    (out_dir / "README.md").write_text(model_card(corpus, asdict(recipe), state["step"], log, run_dir), encoding="utf-8")

@@ -1,0 +1,78 @@
+"""The command that trains the embedded model: basis → transformer → decoder network → model folder.
+
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|refiner|export] [--device cuda]
+
+Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
+    parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
+    parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
+    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "refiner", "export"])
+    parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--steps", type=int, help="optimiser steps of the transformer")
+    parser.add_argument("--refiner-steps", type=int, default=1500, help="optimiser steps of the decoder network")
+    parser.add_argument("--tokens-per-batch", type=int, help="transformer tokens per optimiser step")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, help="CPU threads")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse `arguments` (default: the process's) and run the stages asked for."""
+    options = _parser().parse_args(arguments)
+    import torch
+
+    from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.pretraining.autoencoder import fit_basis
+    from vovcodec.pretraining.corpus import load_corpus
+    from vovcodec.pretraining.transformer import TransformerRecipe, train_transformer
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    options.run.mkdir(parents=True, exist_ok=True)
+    corpus = load_corpus(options.data)
+    print(corpus.summary(), flush=True)
+    changes = {"steps": options.steps, "tokens_per_batch": options.tokens_per_batch, "seed": options.seed}
+    recipe = dataclasses.replace(TransformerRecipe(), **{k: v for k, v in changes.items() if v is not None})
+    basis_dir = options.run / "basis"
+    if not basis_dir.exists():
+        autoencoder = BlockTransformAutoencoder()
+        fit_basis(autoencoder, corpus, seed=options.seed)
+        autoencoder.save_pretrained(basis_dir)
+    if options.stage in ("all", "transformer"):
+        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
+        train_transformer(
+            autoencoder, corpus, recipe, options.run, device=options.device, stop_after_s=60 * options.minutes
+        )
+    if options.stage in ("all", "refiner"):
+        from vovcodec.pretraining.refiner import train_refiner
+
+        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
+        train_refiner(
+            autoencoder,
+            corpus,
+            options.run,
+            n_steps=options.refiner_steps,
+            seed=options.seed,
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
+    if options.stage in ("all", "export"):
+        from vovcodec.pretraining.export import export_model
+
+        export_model(options.run, options.out or options.run / "model", corpus, recipe)
+    return 0

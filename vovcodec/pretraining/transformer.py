@@ -1,0 +1,246 @@
+"""Trains the flow-matching transformer and its text encoder on latents of the block transform.
+
+Objective: with x_t = (1−t)·x₀ + t·ε, logit(t) ~ N(mean, std²) and F* = (x₀ − c_skip·x_t)/c_out (precondition.py),
+minimise E[w·(F − F*)²] with w ∝ c_out^{2β} per channel, normalised to mean 1 at each t: β = 1 is squared error in
+pixels, β = 0 treats every channel alike. Matrices of the blocks are trained with Muon, everything else with AdamW;
+an exponential moving average of the weights is what is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor, nn
+from transformers import UMT5Config, UMT5EncoderModel
+
+from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.pretraining.batches import SHAPES, draw_batch
+from vovcodec.pretraining.corpus import Corpus
+
+__all__ = ["TransformerRecipe", "build_networks", "caption_tokens", "train_transformer", "validation_loss"]
+
+MAX_CAPTION_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class TransformerRecipe:
+    """Size and training settings; written into the model card."""
+
+    width: int = 256
+    heads: int = 4
+    layers: int = 7
+    ffn: int = 768
+    text_width: int = 128
+    text_layers: int = 2
+    steps: int = 4100
+    tokens_per_batch: int = 2000
+    lr_matrices: float = 0.01
+    lr_rest: float = 1e-3
+    warmup: int = 200
+    decay_fraction: float = 0.5
+    logit_mean: float = 0.5
+    logit_std: float = 1.35
+    beta: float = 0.5
+    ema: float = 0.999
+    seed: int = 0
+
+
+def build_networks(recipe: TransformerRecipe, latent_channels: int) -> tuple[WanTransformer3DModel, UMT5EncoderModel]:
+    """The transformer and text encoder with seeded initial weights."""
+    torch.manual_seed(recipe.seed)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=recipe.heads,
+        attention_head_dim=recipe.width // recipe.heads,
+        in_channels=latent_channels + 1,
+        out_channels=latent_channels,
+        text_dim=recipe.text_width,
+        freq_dim=128,
+        ffn_dim=recipe.ffn,
+        num_layers=recipe.layers,
+        rope_max_seq_len=256,
+    )
+    nn.init.zeros_(transformer.proj_out.weight)
+    nn.init.zeros_(transformer.proj_out.bias)
+    text = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=384,
+            d_model=recipe.text_width,
+            d_kv=recipe.text_width // 4,
+            d_ff=2 * recipe.text_width,
+            num_layers=recipe.text_layers,
+            num_heads=4,
+            dropout_rate=0.0,
+        )
+    )
+    return transformer, text
+
+
+def caption_tokens(captions: list[str]) -> tuple[Tensor, Tensor]:
+    """UTF-8 bytes as ByT5 numbers them (byte + 3, then end = 1, padding 0): ids and mask [B, 64]."""
+    ids = torch.zeros(len(captions), MAX_CAPTION_TOKENS, dtype=torch.long)
+    for row, caption in enumerate(captions):
+        tokens = [byte + 3 for byte in caption.encode()[: MAX_CAPTION_TOKENS - 1]] + [1]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+    return ids, (ids != 0).long()
+
+
+def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t: Tensor, noise: Tensor, beta: float):
+    device = frames.device
+    x0 = autoencoder.encode(frames)
+    ids, mask = (x.to(device) for x in caption_tokens(captions))
+    embedding = text(ids, attention_mask=mask).last_hidden_state * mask[..., None]
+    coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
+    time_ = t.view(-1, 1, 1, 1, 1)
+    x_t = (1 - time_) * x0 + time_ * noise
+    target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
+    prediction = transformer(
+        hidden_states=network_input(x_t, coefficients),
+        timestep=1000 * t,
+        encoder_hidden_states=embedding,
+        return_dict=False,
+    )[0]
+    weight = coefficients.c_out.square() ** beta
+    weight = weight / weight.mean(dim=(1, 2), keepdim=True)
+    return (weight * (prediction.float() - target).square()).mean()
+
+
+@torch.no_grad()
+def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: TransformerRecipe, n_batches: int = 16):
+    """Loss on held-out items with fixed noise and times stratified over the training distribution."""
+    held = Corpus(corpus.held_out_images, corpus.held_out_clips, [], [])
+    device = next(transformer.parameters()).device
+    generator = torch.Generator().manual_seed(1)
+    total = 0.0
+    for i in range(n_batches):
+        batch = draw_batch(held, seed=999, step=i, tokens_per_batch=recipe.tokens_per_batch, caption_dropout=0.0)
+        n = len(batch.captions)
+        quantile = (torch.arange(n) + 0.5) / n
+        t = torch.sigmoid(recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile)).to(device)
+        frames = batch.frames.to(device)
+        shape = (n, transformer.config.out_channels, 1 + (frames.shape[2] - 1) // 4, frames.shape[3] // 8, frames.shape[4] // 8)
+        noise = torch.randn(shape, generator=generator).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            total += _loss(transformer, text, autoencoder, frames, batch.captions, t, noise, recipe.beta).item()
+    return total / n_batches
+
+
+def _learning_rate(step: int, recipe: TransformerRecipe) -> float:
+    """Warm-up, constant, then linear decay to zero over the last `decay_fraction` of the run."""
+    decay_from = recipe.steps * (1 - recipe.decay_fraction)
+    return min(1.0, (step + 1) / recipe.warmup, max(0.0, (recipe.steps - step) / (recipe.steps - decay_from)))
+
+
+def _optimizers(transformer, text, recipe: TransformerRecipe):
+    matrices = [p for n, p in transformer.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
+    chosen = {id(p) for p in matrices}
+    rest = [p for m in (transformer, text) for p in m.parameters() if id(p) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=recipe.lr_matrices, momentum=0.95, weight_decay=0.01)
+    adam = torch.optim.AdamW(rest, lr=recipe.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
+    return muon, adam
+
+
+def train_transformer(
+    autoencoder: BlockTransformAutoencoder,
+    corpus: Corpus,
+    recipe: TransformerRecipe,
+    run_dir: Path,
+    *,
+    device: str = "cpu",
+    stop_after_s: float = math.inf,
+    save_every_s: float = 120.0,
+) -> tuple[WanTransformer3DModel, UMT5EncoderModel, list[dict]]:
+    """Train, or continue the run kept in `run_dir`; returns the averaged networks and the log.
+
+    The state (weights, average, optimisers, step) is written to `run_dir/transformer.pt` by this command and read
+    back only by it. `stop_after_s` ends the run early; the learning-rate schedule stays that of `recipe.steps`.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    autoencoder = autoencoder.to(device).eval().requires_grad_(False)
+    transformer, text = (m.to(device).train() for m in build_networks(recipe, autoencoder.config.latent_channels))
+    average = [m.to(device).eval().requires_grad_(False) for m in build_networks(recipe, autoencoder.config.latent_channels)]
+    optimizers = _optimizers(transformer, text, recipe)
+    base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
+    step, log = 0, []
+    state_path = run_dir / "transformer.pt"
+    if state_path.exists():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        if state["recipe"] != asdict(recipe):
+            raise ValueError(f"{state_path} belongs to another recipe; choose another folder or delete it")
+        for module, saved in zip((transformer, text, *average), state["modules"], strict=True):
+            module.load_state_dict(saved)
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        step, log = state["step"], state["log"]
+
+    def save() -> None:
+        state = {
+            "recipe": asdict(recipe),
+            "modules": [m.state_dict() for m in (transformer, text, *average)],
+            "optimizers": [o.state_dict() for o in optimizers],
+            "step": step,
+            "log": log,
+        }
+        torch.save(state, state_path.with_suffix(".tmp"))
+        state_path.with_suffix(".tmp").replace(state_path)
+
+    def fetch(index: int):
+        return draw_batch(
+            corpus, seed=recipe.seed, step=index, tokens_per_batch=recipe.tokens_per_batch, shapes=SHAPES
+        )
+
+    started = last_saved = time.monotonic()
+    running = None
+    with ThreadPoolExecutor(1) as loader:
+        pending = loader.submit(fetch, step)
+        while step < recipe.steps and time.monotonic() - started < stop_after_s:
+            batch = pending.result()
+            pending = loader.submit(fetch, step + 1)
+            generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+            frames = batch.frames.to(device)
+            n = len(batch.captions)
+            # Stratified times: every batch covers the whole range evenly.
+            quantile = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+            t = torch.sigmoid(
+                recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4))
+            ).to(device)
+            shape = (n, autoencoder.config.latent_channels, 1 + (frames.shape[2] - 1) // 4, frames.shape[3] // 8, frames.shape[4] // 8)
+            noise = torch.randn(shape, generator=generator).to(device)
+            scale = _learning_rate(step, recipe)
+            for optimizer, lrs in zip(optimizers, base_lrs, strict=True):
+                for group, lr in zip(optimizer.param_groups, lrs, strict=True):
+                    group["lr"] = lr * scale
+            with torch.autocast(frames.device.type, torch.bfloat16):
+                loss = _loss(transformer, text, autoencoder, frames, batch.captions, t, noise, recipe.beta)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([*transformer.parameters(), *text.parameters()], 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            decay = min(recipe.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                for mean, module in zip(average, (transformer, text), strict=True):
+                    torch._foreach_lerp_(list(mean.parameters()), list(module.parameters()), 1 - decay)
+            value = loss.item()
+            running = value if running is None else 0.99 * running + 0.01 * value
+            step += 1
+            if step % 500 == 0:
+                held = validation_loss(*average, autoencoder, corpus, recipe)
+                log.append({"step": step, "train_loss": running, "held_out_loss": held, "elapsed_s": round(time.monotonic() - started)})
+                print(json.dumps(log[-1]), flush=True)
+            elif step % 50 == 0:
+                print(f"step {step} loss {running:.4f} {(time.monotonic() - started):.0f}s", flush=True)
+            if time.monotonic() - last_saved > save_every_s:
+                save()
+                last_saved = time.monotonic()
+    save()
+    return average[0], average[1], log
