@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.1-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.2-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECK = SegmentCheck(psnr_q=6144, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(range(16, 144, 16)))
 
 
+SNR_SAMPLER = Sampler(sampler_id="eta", schedule="snr", snr_start_q=72, snr_ratio_q=48)
+COUNTS = (4, 10, 20, 28, 40, 64, 80, 112, 160, 224, 192, 320, 448, 731)
+
+
 def pattern(n_bytes: int, start: int = 1) -> bytes:
     """Bytes without structure that deflate or a bit error could hide in."""
     state, out = start, bytearray()
@@ -41,14 +45,14 @@ def header(**changes: object) -> StreamHeader:
         "frame_rate_num": 30000, "frame_rate_den": 1001, "n_frames": 33, "segment_frames": 33,
         "colour_matrix": 1, "colour_primaries": 1, "colour_transfer": 1, "colour_range": 1,
         "backbone_id": "pocket", "fingerprint": bytes.fromhex("0123456789abcdef"),
-        "preset_digest": bytes.fromhex("c0ffee00"), "sampler": Sampler(sampler_id="eta", n_steps=20, shift_q8=1280),
+        "preset_digest": bytes.fromhex("c0ffee00"), "sampler": SNR_SAMPLER,
     }  # fmt: skip
     return StreamHeader(**(values | changes))
 
 
-def steering_only(n_words: int = 24, eta_q: tuple[int, ...] = (128,)) -> VovFile:
-    """One segment: caption, atoms of 20 steps, check."""
-    atoms = CodedAtoms(n_atoms_total=640, ramp_q=128, eta_q=eta_q, words=pattern(n_words))
+def steering_only(n_words: int = 24, counts: tuple[int, ...] = COUNTS) -> VovFile:
+    """One segment: caption, atoms of 14 injections, check."""
+    atoms = CodedAtoms(counts=counts, last_q=11, words=pattern(n_words))
     return VovFile(header(), (Segment(index=0, n_frames=33, caption="a red kite", atoms=atoms, check=CHECK),))
 
 
@@ -74,8 +78,8 @@ def three_segments() -> VovFile:
         adaptation=Adaptation(vector_length=131072, rank=4, targets="qkvo_mlp", last_blocks=3, strength_q8=-300),
     )  # fmt: skip
     vector = CodedVector(step_size_q=65535, model=pattern(40), words=pattern(400, 3))
-    atoms = CodedAtoms(codebook="cyclic-shift", n_atoms_total=2**22, ramp_q=255, n_steps_kept=3,
-                       eta_q=(0, 64, 128, 192, 255), extra=(1, 2, 255), words=pattern(150, 4))  # fmt: skip
+    atoms = CodedAtoms(codebook="cyclic-shift", counts=(0, 14, 96, 400_000), eta_scale_q=255, active_channels=7,
+                       words=pattern(150, 4))  # fmt: skip
     indices = CodedIndices(log2_candidates=18, indices=pattern(9, 5))
     segments = (
         Segment(index=0, n_frames=81, vector=vector, atoms=atoms, importance=indices, check=CHECK),
@@ -92,4 +96,4 @@ SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_s
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.1-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.2-{name}.vov").write_bytes(serialize(make()))

@@ -93,7 +93,7 @@ def write_file(path: Path, model: bytes, words: bytes) -> Path:
         fingerprint=bytes(range(8)),
         preset_digest=b"abcd",
         adaptation=Adaptation(vector_length=300),
-        sampler=Sampler(n_steps=4),
+        sampler=Sampler(n_steps=4, shift_q8=256),
     )
     vector = CodedVector(step_size_q=3000, model=model, words=words)
     write_vov(path, VovFile(header, (Segment(index=0, n_frames=33, vector=vector),)))

@@ -213,9 +213,9 @@ def test_claimed_lengths_allocate_nothing() -> None:
                 assert peak < 2**20
 
 
-def many_segments(n_segments: int, caption: str, eta_q: tuple[int, ...], n_steps: int) -> VovFile:
-    one = samples.steering_only(0, eta_q)
-    sampler = dataclasses.replace(one.header.sampler, n_steps=n_steps)
+def many_segments(n_segments: int, caption: str, counts: tuple[int, ...]) -> VovFile:
+    one = samples.steering_only(0, counts)
+    sampler = dataclasses.replace(one.header.sampler, snr_ratio_q=1)
     head = samples.header(n_segments=n_segments, n_frames=n_segments, segment_frames=1, sampler=sampler)
     segments = (
         Segment(index=i, first_frame=i, n_frames=1, caption=caption, atoms=one.segments[0].atoms)
@@ -225,12 +225,12 @@ def many_segments(n_segments: int, caption: str, eta_q: tuple[int, ...], n_steps
 
 
 @pytest.mark.parametrize(
-    ("caption", "eta_q"), [("dog " * 2000, (9,)), ("", (7,) * 1000)], ids=["captions", "eta lists"]
+    ("caption", "counts"), [("dog " * 2000, (9,)), ("", (4, 28) + (192,) * 998)], ids=["captions", "counts"]
 )
-def test_contents_that_expand_are_stopped(caption: str, eta_q: tuple[int, ...]) -> None:
-    """8 KiB captions of 30 bytes and 1000-entry lists of no bits: 5 MB of file would become hundreds of MB."""
+def test_contents_that_expand_are_stopped(caption: str, counts: tuple[int, ...]) -> None:
+    """8 KiB captions of 30 bytes and 1000 counts of 4 bits: a few MB of file would become hundreds of MB."""
     n_segments = 60
-    unit = serialize(many_segments(n_segments, caption, eta_q, 1000))
+    unit = serialize(many_segments(n_segments, caption, counts))
     limits = Limits(max_expanded_bytes=300_000)
     peak, error = peak_bytes(unit, limits)
     assert isinstance(error, LimitExceeded)
@@ -251,14 +251,14 @@ def test_very_many_tiny_sections_are_stopped() -> None:
 
 
 def test_very_many_tiny_segments_are_stopped() -> None:
-    peak, error = peak_bytes(serialize(many_segments(4_000, "a caption", (1, 2, 3, 4), 4)), SMALL_BUDGET)
+    peak, error = peak_bytes(serialize(many_segments(4_000, "a caption", (1, 2, 3, 4))), SMALL_BUDGET)
     assert isinstance(error, LimitExceeded)
     assert peak < 1.5 * SMALL_BUDGET.max_expanded_bytes
 
 
 @pytest.mark.slow
 def test_the_largest_permitted_number_of_segments_stays_below_100_mb() -> None:
-    data = serialize(many_segments(32_768, "a caption", (1, 2, 3, 4), 4))
+    data = serialize(many_segments(32_768, "a caption", (1, 2, 3, 4)))
     peak, error = peak_bytes(data)
     assert error is None
     assert peak < 100e6
@@ -267,7 +267,7 @@ def test_the_largest_permitted_number_of_segments_stays_below_100_mb() -> None:
 def test_an_index_of_overlapping_segments_costs_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 groups of 8 bytes whose sections all claim the same 60,000 bytes: nothing outside a group may be read."""
     n_segments, group, filler = 200, b"\x03" + leb128(60_000) + bytes(4), samples.pattern(60_000)
-    good = serialize(many_segments(n_segments, "", (9,), 20))
+    good = serialize(many_segments(n_segments, "", (9,)))
     layout = parse(good).layout
     head = good[: layout[1].offset]
     values = {

@@ -51,10 +51,11 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (bytes(b & 0x7F for b in GOOD), err.NotAVovFile, "binary mode"),
         (GOOD[:5], err.TruncatedFile, "only 5 bytes"),
         (GOOD[:10], err.TruncatedFile, "cut short"),
-        (GOOD[:8] + b"\0\2" + GOOD[10:], err.UnsupportedVersion, "0.2"),
+        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.2"),
+        (GOOD[:8] + b"\0\3" + GOOD[10:], err.UnsupportedVersion, r"0\.3"),
         (GOOD[:8] + b"\1\0" + GOOD[10:], err.UnsupportedVersion, "1.0"),
         (GOOD[:41], err.TruncatedFile, "segment 0 of 1 is missing"),
-        (GOOD[:-1], err.TruncatedFile, "claims"),
+        (GOOD[:-1], err.TruncatedFile, rf"\(segment\): 1 of its {len(GOOD) - 41} bytes are missing"),
         (GOOD[:-1] + b"x", err.ChecksumMismatch, "segment"),
         (GOOD[:12] + b"x" + GOOD[13:], err.ChecksumMismatch, "header"),
         (GOOD + b"\0" * 9, err.TrailingData, "zero byte"),
@@ -137,6 +138,12 @@ def with_atoms(**changes: object) -> VovFile:
     return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], atoms=atoms),))
 
 
+def with_sampler(**changes: object) -> VovFile:
+    """Of the other schedule, the fields of the usual one are None."""
+    other = {"snr_start_q": None, "snr_ratio_q": None} if changes.get("schedule") == "shift" else {}
+    return with_header(sampler=dataclasses.replace(samples.SNR_SAMPLER, **(other | changes)))
+
+
 def with_segment(**changes: object) -> VovFile:
     content = samples.steering_only()
     return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], **changes),))
@@ -169,20 +176,41 @@ def with_segment(**changes: object) -> VovFile:
         (with_header(backbone_revision="a b"), "backbone_revision"),
         (with_header(fingerprint=bytes(7)), "fingerprint"),
         (with_header(precision="float8"), "precision is 'float8', must be one of float32"),
-        (with_header(sampler=Sampler(n_steps=0)), r"sampler\.n_steps is 0, must be 1\.\.1,000"),
-        (with_header(sampler=Sampler(n_steps=20, shift_q8=0)), "shift_q8"),
-        (with_header(sampler=Sampler(n_steps=20, seed=2**32)), "seed"),
+        (with_sampler(schedule="shift", n_steps=0), r"sampler\.n_steps is 0, must be 1\.\.1,000"),
+        (with_sampler(schedule="shift", n_steps=20, shift_q8=0), "shift_q8"),
+        (with_sampler(schedule="shift", n_steps=20), "shift_q8 is None"),
+        (with_sampler(schedule="shift", n_steps=20, shift_q8=256, snr_start_q=72, snr_ratio_q=None),
+         "snr_start_q is 72, must be None unless schedule is snr"),
+        (with_sampler(schedule="shift", n_steps=20, shift_q8=256),
+         r"atoms\.last_q is 11, must be 16 unless has_atoms and schedule is snr"),
+        (with_sampler(schedule="log"), "schedule is 'log', must be one of shift, snr"),
+        (with_sampler(sampler_id="ode"), "has_atoms is True, must be false unless sampler_id is eta"),
+        (with_sampler(n_steps=20), "n_steps is 20, must be None unless schedule is shift"),
+        (with_sampler(snr_start_q=256), "snr_start_q"),
+        (with_sampler(snr_start_q=None), "snr_start_q is None"),
+        (with_sampler(snr_ratio_q=0), r"snr_ratio_q is 0, must be 1\.\.256"),
+        (with_sampler(snr_ratio_q=256, seed=2**32), "seed"),
         (with_header(sampler=None), "sampler"),
         (with_header(adaptation=Adaptation(vector_length=0)), "vector_length"),
         (with_header(adaptation=Adaptation(vector_length=9, rank=257)), "rank"),
         (with_header(adaptation=Adaptation(vector_length=9, targets="all")), "targets"),
         (with_header(adaptation=Adaptation(vector_length=9, strength_q8=40000)), "strength_q8"),
         (with_atoms(codebook="fourier"), "codebook"),
-        (with_atoms(n_atoms_total=0), "n_atoms_total"),
-        (with_atoms(n_steps_kept=21), "n_steps_kept"),
-        (with_atoms(eta_q=(1, 2)), r"eta_q is \(1, 2\), must be a tuple of 1 or 20 integers"),
-        (with_atoms(eta_q=(256,)), "eta_q"),
-        (with_atoms(extra=(1,) * 17), "extra"),
+        (with_atoms(counts=()), r"counts is \(\), must be 1\.\.1,000 integers 0\.\.500,000"),
+        (with_atoms(counts=[4]), r"counts is \[4\]"),
+        (with_atoms(counts=(4, -1)), "counts"),
+        (with_atoms(counts=(4.0,)), "counts"),
+        (with_atoms(counts=(4,) * 1001), "counts"),
+        (with_atoms(counts=(500_001,)), "counts"),
+        (with_atoms(counts=(4, 28, 192, 1280, 8192, 57344, 458_752, 1)), r"sum of atoms\.counts is 525793"),
+        (with_atoms(counts=(9, 9)), r"counts\[0\] is 9, must be a grid value 0\.\.28 after M_4 = 4"),
+        (with_atoms(counts=(4, 32, 1)), r"counts\[1\] is 32, must be a grid value 0\.\.28 after M_4 = 4"),
+        (with_atoms(counts=(24, 10, 1)), r"counts\[1\] is 10, must be a grid value 12\.\.160 after M_14 = 24"),
+        (with_atoms(counts=(4,) * 80), r"counts is \(4, 4.*, must be at most n_steps - 1 numbers"),
+        (with_atoms(last_q=0), "last_q"),
+        (with_atoms(last_q=17), r"last_q is 17, must be 1\.\.16"),
+        (with_atoms(eta_scale_q=256), "eta_scale_q"),
+        (with_atoms(active_channels=-1), "active_channels"),
         (with_atoms(words="text"), "words"),
         (with_segment(index=1), "index"),
         (with_segment(first_frame=1), "first_frame"),
@@ -226,9 +254,11 @@ def test_sizes_above_the_caps_are_refused() -> None:
 def test_numpy_integers_are_stored_as_integers() -> None:
     head = samples.header(source_width=np.int32(1280), n_frames=np.uint8(33), sampler=Sampler(
         sampler_id="eta", n_steps=np.int64(20), seed=np.uint32(2**32 - 1), shift_q8=np.int16(1280)))  # fmt: skip
-    atoms = CodedAtoms(n_atoms_total=np.int32(640), eta_q=tuple(np.arange(20, dtype=np.uint8)), words=b"w")
+    counts = (np.uint8(8), np.uint8(56), np.uint8(224), np.int32(100_000))  # a sum of bytes would overflow
+    atoms = CodedAtoms(counts=counts, eta_scale_q=np.uint8(199), words=b"w")
     segment = dataclasses.replace(samples.steering_only().segments[0], atoms=atoms)
     read = parse(serialize(VovFile(head, (segment,))))
     assert read.header.sampler.seed == 2**32 - 1
     assert type(read.header.source_width) is int
-    assert read.segments[0].atoms.eta_q == tuple(range(20))
+    assert read.segments[0].atoms.counts == (8, 56, 224, 100_000)
+    assert {type(count) for count in read.segments[0].atoms.counts} == {int}

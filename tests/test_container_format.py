@@ -8,13 +8,15 @@ import subprocess
 import sys
 import zlib
 from importlib import resources
+from pathlib import Path
 
 import container_samples as samples
 import pytest
 
-from vovcodec.container import describe, describe_lines, parse, read_vov, serialize
+from vovcodec.container import count_of_index, describe, describe_lines, parse, read_vov, serialize
 from vovcodec.container import layout as lay
 from vovcodec.container.compressed import CAPTION_DICTIONARY, pack_caption
+from vovcodec.container.counts import ATOMS_MAX, K_MAX
 from vovcodec.container.spec import field_table, rule_list, worked_example
 
 FORMAT = resources.files("vovcodec.container").joinpath("FORMAT.md").read_text(encoding="utf-8")
@@ -37,6 +39,26 @@ def test_format_text_has_rules_version_magic_and_types() -> None:
         assert f"{limit:,}" in FORMAT
 
 
+def test_format_text_has_every_section_that_the_code_cites() -> None:
+    titles = set(re.findall(r"^#+ [\d.]+ (.*)$", FORMAT, re.MULTILINE))
+    numbers = set(re.findall(r"^#+ ([\d.]+?)\.? ", FORMAT, re.MULTILINE))
+    package = Path(str(resources.files("vovcodec")))
+    text = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    cited = set(re.findall(r'FORMAT\.md, "([^"]+)"', text))
+    assert {"Random streams", "Atom positions", "Times"} <= cited <= titles
+    assert set(re.findall(r"\bsections? (\d+(?:\.\d+)?)", FORMAT)) <= numbers
+    assert [n for n in numbers if "." not in n and not 1 <= int(n) <= 23] == []
+
+
+def test_format_text_has_the_grid_of_counts() -> None:
+    listed = re.search(r"(0, 1, 2, [\d,\s]+), \.\.\., M_(\d+) = ([\d,]+)\.", FORMAT)
+    values = [int(number) for number in listed.group(1).split(",")]
+    assert values == [count_of_index(k) for k in range(len(values))]
+    assert (int(listed.group(2)), listed.group(3)) == (K_MAX, f"{count_of_index(K_MAX):,}")
+    assert f"k MUST be 0..{K_MAX}" in FORMAT
+    assert f"at most {ATOMS_MAX:,}" in " ".join(FORMAT.split())
+
+
 def test_format_text_lists_the_caption_dictionary() -> None:
     listed = re.search(r"```text\n(.*?)\n```", FORMAT, re.DOTALL).group(1)
     assert listed.replace("\n", " ").encode("ascii") + b" " == CAPTION_DICTIONARY
@@ -45,13 +67,13 @@ def test_format_text_lists_the_caption_dictionary() -> None:
 
 
 def test_format_text_has_the_worked_example() -> None:
-    data = (samples.GOLDEN / "v0.1-steering.vov").read_bytes()
+    data = (samples.GOLDEN / "v0.2-steering.vov").read_bytes()
     assert worked_example(data) in FORMAT
 
 
 @pytest.mark.parametrize("name", samples.SAMPLES)
 def test_golden_files_of_this_version_read_as_what_was_written(name: str) -> None:
-    path = samples.GOLDEN / f"v0.1-{name}.vov"
+    path = samples.GOLDEN / f"v0.2-{name}.vov"
     content = read_vov(path)
     assert content == samples.SAMPLES[name]()
     if CAPTION_BYTES_ARE_REPRODUCIBLE:
@@ -71,17 +93,13 @@ def test_every_golden_file_reads() -> None:
         assert describe(content)["size_bytes"] == path.stat().st_size
 
 
-ETA_GRID = tuple(60 + 20 * (step * 5 % 8) for step in range(20))
-
-
 @pytest.mark.parametrize(
     ("content", "most"),
     [
-        (samples.steering_only(800), 70),
-        (samples.steering_only(800, ETA_GRID), 80),
+        (samples.steering_only(800), 72),  # 14 injections
         (samples.vector_only(), 80),
     ],
-    ids=["steering", "steering, eta per step", "vector"],
+    ids=["steering", "vector"],
 )
 def test_overhead_of_one_segment(content, most: int) -> None:
     data = serialize(content)
@@ -114,7 +132,8 @@ def test_description_is_json_and_complete() -> None:
     assert report["header"]["sampler"]["shift_q8"] == 777
     assert report["header"]["fingerprint"] == "0123456789abcdef"
     assert report["segments"][0]["vector"]["words_bytes"] == 400
-    assert report["segments"][0]["atoms"]["n_steps_kept"] == 3
+    assert report["segments"][0]["atoms"]["counts"] == [0, 14, 96, 400_000]
+    assert [segment["n_evaluations"] for segment in report["segments"]] == [5, 5, 5]
     assert report["segments"][1]["caption"] == "Ein grüner Wald, 森"
     named = {name.split(".")[-1] for field in lay.HEADER_FIELDS for name in field.names} - {"has_adaptation"}
     shown = set(report["header"]) | set(report["header"]["sampler"]) | set(report["header"]["adaptation"])
@@ -129,8 +148,10 @@ def test_description_lines_show_every_value_and_the_damage() -> None:
         "1919 px",
         "somebody/else-5b",
         "'a forest'",
-        "atoms.eta_q",
-        "0 64 128 192 255",
+        "atoms.counts",
+        "0 14 96 400000",
+        "1/200",
+        "n_evaluations",
         "panda",
     ):
         assert words in text

@@ -19,6 +19,7 @@ from vovcodec.container import (
     parse,
     serialize,
 )
+from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, reachable_counts
 from vovcodec.container.layout import COLOURS, FRAME_RATES, padded_frames
 
 BYTE = st.integers(0, 255)
@@ -50,23 +51,31 @@ def raw_sections(lowest: int, excluded: int = -1) -> st.SearchStrategy:
 
 @st.composite
 def samplers(draw) -> Sampler:
-    return Sampler(
-        sampler_id=draw(st.sampled_from(["ode", "eta"])), seed=draw(U32),
-        n_steps=draw(st.integers(1, 40) | st.just(1000)), shift_q8=draw(st.integers(1, 65535)),
-    )  # fmt: skip
+    common = {"sampler_id": draw(st.sampled_from(["ode", "eta"])), "seed": draw(U32)}
+    if draw(st.booleans()):
+        ratio_q = draw(st.integers(1, 256))
+        return Sampler(schedule="snr", snr_start_q=draw(BYTE), snr_ratio_q=ratio_q, **common)
+    n_steps = draw(st.integers(1, 40) | st.just(1000))
+    return Sampler(schedule="shift", n_steps=n_steps, shift_q8=draw(st.integers(1, 65535)), **common)
 
 
 @st.composite
-def atoms(draw, n_steps: int) -> CodedAtoms:
-    grid = st.integers(0, 7).map(lambda level: 20 + 30 * level)
-    entries = draw(st.sampled_from([BYTE, grid, st.just(77)]))
-    n_entries = draw(st.sampled_from([1, n_steps]))
-    kept = draw(st.none() | st.integers(0, n_steps - 1))
-    eta_q = tuple(draw(st.lists(entries, min_size=n_entries, max_size=n_entries)))
+def atoms(draw, sampler: Sampler) -> CodedAtoms:
+    # A ratio of 5, the largest, has room for 27 injections.
+    n_most = sampler.n_steps - 1 if sampler.schedule == "shift" else 27
+    counts, index, n_left = [], START_INDEX, ATOMS_MAX
+    for _ in range(draw(st.integers(1, min(n_most, 60))) - 1):
+        steps = [k for k in reachable_counts(index) if count_of_index(k) <= n_left]
+        if not steps:
+            break
+        index = draw(st.sampled_from(steps))
+        counts.append(count_of_index(index))
+        n_left -= counts[-1]
+    counts.append(draw(st.integers(0, n_left)))
     return CodedAtoms(
-        codebook=draw(st.sampled_from(["hadamard", "cyclic-shift"])), n_atoms_total=draw(st.integers(1, 2**22)),
-        ramp_q=draw(BYTE), n_steps_kept=kept, eta_q=eta_q,
-        extra=tuple(draw(st.lists(BYTE, max_size=16))), words=draw(st.binary(max_size=300)),
+        codebook=draw(st.sampled_from(["hadamard", "cyclic-shift"])), counts=tuple(counts),
+        last_q=draw(st.integers(1, 16)) if sampler.schedule == "snr" else 16, eta_scale_q=draw(st.just(200) | BYTE),
+        active_channels=draw(BYTE), words=draw(st.binary(max_size=300)),
     )  # fmt: skip
 
 
@@ -94,13 +103,14 @@ def vov_files(draw) -> VovFile:
         precision=draw(st.sampled_from(["float32", "bfloat16", "float16", "int8-weights"])),
         adaptation=adaptation, sampler=sampler,
     )  # fmt: skip
+    steers = sampler.sampler_id == "eta" and sampler.n_steps != 1
     segments, first_frame = [], 0
     for index, n_frames in enumerate(lengths):
         segments.append(
             Segment(
                 index=index, first_frame=first_frame, n_frames=n_frames, caption=draw(CAPTIONS),
                 vector=draw(st.none() | VECTORS) if adaptation else None,
-                atoms=draw(st.none() | atoms(sampler.n_steps)), importance=draw(st.none() | INDICES),
+                atoms=draw(st.none() | atoms(sampler)) if steers else None, importance=draw(st.none() | INDICES),
                 check=draw(st.none() | CHECKS), extras=draw(raw_sections(0xC0)),
             )
         )  # fmt: skip

@@ -95,20 +95,20 @@ class Sampler:
 class Steering:
     """Information carried by the injected noise.
 
-    eta: share η of injected noise, 0..1. atoms_total: signed atoms per segment, all steps together, where no byte
-    target says otherwise. ramp: how they spread over the steps: 0 = falling to none, 0.5 = equal, 1 = growing from
-    none. active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
-    weights std^weight per latent channel (encoder only). lookahead: choose η per step by looking one step ahead.
+    snr_start: signal-to-noise ratio ((1−t)/t)² of the first injection; snr_ratio: growth from one to the next; fewer,
+    larger steps decode faster, smaller ones use their bits better. eta_scale: noise fraction relative to ancestral
+    sampling. active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
+    weights deviation^weight per latent channel (encoder only). bytes: of the atoms where no byte target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))
     codebook: str = _setting("hadamard", choices=("hadamard", "cyclic"))
-    eta: float = _setting(0.5, low=0.0, high=1.0)
-    atoms_total: int = _setting(0, low=0, high=1 << 20)
-    ramp: float = _setting(0.5, low=0.0, high=1.0)
+    snr_start: float = _setting(0.002, low=1e-9, high=1.0)
+    snr_ratio: float = _setting(1.75, low=1.02, high=4.98)
+    eta_scale: float = _setting(1.0, low=0.05, high=1.25)
     active_channels: int = _setting(0, low=0, high=255)
     weight: float = _setting(0.0, low=0.0, high=4.0)
-    lookahead: bool = _setting(False)
+    bytes: int = _setting(0, low=0, high=1 << 24)
 
 
 @dataclass(frozen=True)

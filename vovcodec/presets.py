@@ -311,8 +311,6 @@ def _contradictions(body: Mapping[str, Any], prefix: str) -> list[str]:
         problems.append(f"{prefix}rate: {' and '.join(targets)} exclude each other")
     if steering.method != "none" and sampler.method == "ode":
         problems.append(f"{prefix}steering.method {steering.method} needs sampler.method eta: ode injects no noise")
-    if steering.method == "none" and steering.atoms_total > 0:
-        problems.append(f"{prefix}steering.atoms_total is {steering.atoms_total} but steering.method is none")
     if rate.split is not None and rate.split[1] > 0 and steering.method == "none":
         problems.append(f"{prefix}rate.split gives steering a share but steering.method is none")
     return problems

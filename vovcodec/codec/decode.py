@@ -13,7 +13,7 @@ import torch
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of
+from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
 from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
 from vovcodec.errors import UsageError
@@ -42,9 +42,10 @@ def decode(source: Path | str, target: Path | str, options: DecodeOptions, liste
     first, last = _frame_range(header, options)
     wanted = [s for s in stream.segments if s.first_frame < last and s.first_frame + s.n_frames > first]
     width, height = _output_size(header, options)
-    n_evaluations = min(options.steps or header.sampler.n_steps, header.sampler.n_steps)
-    if options.steps and options.steps > header.sampler.n_steps:
-        raise UsageError(f"the file was made for {header.sampler.n_steps} steps; --steps can only be less (a preview)")
+    longest = max(n_evaluations_of(header, segment) for segment in wanted)
+    if options.steps and options.steps > longest:
+        raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
+    n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in wanted)
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
@@ -62,7 +63,7 @@ def decode(source: Path | str, target: Path | str, options: DecodeOptions, liste
     try:
         backbone = load_matching_backbone(header, device=options.device, force=options.force)
         adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
-        listener.stage("decoding", n_evaluations * len(wanted))
+        listener.stage("decoding", n_total)
         n_written = 0
         for segment in wanted:
             latents = regenerate_latents(
@@ -72,8 +73,8 @@ def decode(source: Path | str, target: Path | str, options: DecodeOptions, liste
                 stream.caption_of(segment),
                 adapter,
                 n_coded_frames=_coded_frames(segment, backbone.geometry.time_stride),
-                n_evaluations=n_evaluations,
-                on_step=lambda i, x_t, clean: listener.advance(),
+                n_evaluations=options.steps,
+                on_step=lambda t, x_t, clean: listener.advance(),
             )
             frames = backbone.to_frames(latents)[: segment.n_frames]
             if options.verify and segment.check is not None:
@@ -99,7 +100,7 @@ def decode(source: Path | str, target: Path | str, options: DecodeOptions, liste
         size=(width, height),
         frame_rate=frame_rate_of(header),
         decode_s=time.monotonic() - started,
-        n_network_evaluations=n_evaluations * len(wanted),
+        n_network_evaluations=n_total,
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,

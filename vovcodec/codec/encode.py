@@ -18,7 +18,7 @@ from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.options import EncodeOptions, EncodeReport
-from vovcodec.codec.plans import plan_of_preset
+from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
 from vovcodec.codec.regenerate import make_adapter, segment_theta
 from vovcodec.codec.segment import encode_segment
 from vovcodec.codec.spool import FrameSpool
@@ -27,7 +27,6 @@ from vovcodec.container import (
     Adaptation,
     CodedAtoms,
     CodedVector,
-    Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
@@ -149,12 +148,11 @@ class _Job:
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
         self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
-        self.plan = plan_of_preset(preset, is_still=is_still)
+        self.plan = plan_of_preset(preset)
         self.file_bytes = target_file_bytes(
             options,
             preset,
             n_frames=spool.n_frames,
-            n_segments=len(self.segments),
             frame_rate=float(info.frame_rate),
             source_pixels=info.width * info.height,
         )
@@ -165,7 +163,7 @@ class _Job:
             coded_width=spool.width,
             coded_height=spool.height,
             frame_rate_num=info.frame_rate.numerator,
-            frame_rate_den=1 if info.frame_rate else 1,
+            frame_rate_den=info.frame_rate.denominator,
             n_frames=spool.n_frames,
             n_segments=len(self.segments),
             segment_frames=segment_frames,
@@ -191,15 +189,8 @@ class _Job:
             )
             if adaptation.vector_length
             else None,
-            sampler=Sampler(
-                sampler_id="eta" if self.plan.n_atoms_total or preset.steering.method == "atoms" else "ode",
-                seed=self.plan.seed,
-                n_steps=self.plan.n_steps,
-                shift_q8=self.plan.shift_q8,
-            ),
+            sampler=sampler_of_preset(preset, is_still=is_still),
         )
-        if info.frame_rate:
-            self.header = replace(self.header, frame_rate_den=info.frame_rate.denominator)
         self.adapter = make_adapter(backbone, self.header.adaptation) if self.header.adaptation else None
         self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=options.resume)
 
@@ -248,7 +239,7 @@ class _Job:
             coded = encode_segment(
                 self.backbone,
                 self.preset,
-                self.plan,
+                self.header.sampler,
                 self.adapter,
                 self.caption,
                 frames,
@@ -295,12 +286,11 @@ class _Job:
         """
         if self.file_bytes is None:
             return None
-        # The same stream with empty payloads; coded lengths then grow by a byte or two each.
+        # The same stream with blank payloads. The steering's own budget covers its counts.
         blank_atoms = CodedAtoms(
-            n_atoms_total=1000,
-            ramp_q=self.plan.ramp_q,
-            eta_q=self.plan.eta_q,
-            extra=(self.plan.active_channels,) if self.plan.active_channels else (),
+            counts=(100,),
+            eta_scale_q=self.plan.eta_scale_q,
+            active_channels=self.plan.active_channels,
             words=bytes(200),
         )
         steers = self.preset.steering.method == "atoms"
@@ -329,7 +319,8 @@ class _Job:
 
 def _payload_size(segment: Segment) -> int:
     vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
-    return vector + (len(segment.atoms.words) if segment.atoms else 0)
+    # Counts take four bits each, see sampling.steering.
+    return vector + (len(segment.atoms.words) + (len(segment.atoms.counts) + 1) // 2 if segment.atoms else 0)
 
 
 def _write(target: Path | str, stream: VovFile, options: EncodeOptions) -> None:

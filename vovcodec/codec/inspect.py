@@ -34,10 +34,12 @@ def summary(stream: VovFile) -> dict[str, Any]:
 
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
+    steps: network evaluations of the segment that takes most.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
     n_pixels = header.n_frames * header.source_width * header.source_height
+    n_evaluations = [header.sampler.n_evaluations(segment.atoms) for segment in stream.segments]
     psnrs_db = [segment.check.psnr_q / 256 for segment in stream.segments if segment.check]
     return {
         "size_bytes": size_bytes,
@@ -48,7 +50,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "coded_size": (header.coded_width, header.coded_height),
         "segments": header.n_segments,
         "backbone": header.backbone_id,
-        "steps": header.sampler.n_steps,
+        "steps": max(n_evaluations, default=0),
         "vector_length": header.adaptation.vector_length if header.adaptation else 0,
         "vector_bytes": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),

@@ -1,35 +1,38 @@
-"""Translation between what a file says and what the sampler and the adaptation take; shared by all verbs."""
+"""Translation between what a file says and what the sampler takes; shared by all verbs."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
-from vovcodec.container import CodedAtoms, Segment, StreamHeader
+from vovcodec.container import CodedAtoms, Sampler, Segment, StreamHeader
+from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
-from vovcodec.sampling.schedule import ETA_UNIT, shift_to_q8
+from vovcodec.sampling.schedule import ETA_UNIT, ratio_to_q, shift_to_q8, start_to_q
 from vovcodec.sampling.steering import SteeringPlan
 
-__all__ = ["coded_atoms", "frame_rate_of", "plan_of_preset", "plan_of_segment"]
+__all__ = ["coded_atoms", "frame_rate_of", "n_evaluations_of", "plan_of_preset", "plan_of_segment", "sampler_of_preset"]
 
 # Names in the container ↔ names in sampling.
 _CODEBOOKS = {"hadamard": "hadamard", "cyclic-shift": "cyclic"}
 
 
 def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
-    """The decoder's plan: times and seed of the header, atoms of the segment (none: an ODE sampler)."""
+    """The decoder's plan for a steered segment.
+
+    Raises FormatError for combinations that the format allows and this decoder does not know.
+    """
     sampler, atoms = header.sampler, segment.atoms
-    if atoms is None:
-        return SteeringPlan(n_steps=sampler.n_steps, shift_q8=sampler.shift_q8, seed=sampler.seed)
+    if sampler.schedule != "snr":
+        raise FormatError("steering on a shifted time grid is not supported by this version; update vovcodec")
     return SteeringPlan(
-        n_steps=sampler.n_steps,
-        shift_q8=sampler.shift_q8,
         seed=sampler.seed,
-        n_atoms_total=atoms.n_atoms_total,
-        ramp_q=atoms.ramp_q,
-        eta_q=atoms.eta_q,
+        snr_start_q=sampler.snr_start_q,
+        snr_ratio_q=sampler.snr_ratio_q,
+        eta_scale_q=atoms.eta_scale_q,
         codebook=_CODEBOOKS[atoms.codebook],
-        active_channels=atoms.extra[0] if atoms.extra else 0,
-        n_steps_kept=atoms.n_steps_kept,
+        active_channels=atoms.active_channels,
+        counts=atoms.counts,
+        last_q=atoms.last_q,
     )
 
 
@@ -38,29 +41,46 @@ def coded_atoms(plan: SteeringPlan, words: bytes) -> CodedAtoms:
     names = {value: key for key, value in _CODEBOOKS.items()}
     return CodedAtoms(
         codebook=names[plan.codebook],
-        n_atoms_total=plan.n_atoms_total,
-        ramp_q=plan.ramp_q,
-        n_steps_kept=plan.n_steps_kept,
-        eta_q=plan.eta_q,
-        extra=(plan.active_channels,) if plan.active_channels else (),
+        counts=plan.counts,
+        last_q=plan.last_q,
+        eta_scale_q=plan.eta_scale_q,
+        active_channels=plan.active_channels,
         words=words,
     )
 
 
-def plan_of_preset(preset: Preset, *, is_still: bool) -> SteeringPlan:
+def plan_of_preset(preset: Preset) -> SteeringPlan:
     """The encoder's plan before the number of atoms is known."""
-    sampler, steering = preset.sampler, preset.steering
-    shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
+    steering = preset.steering
     return SteeringPlan(
-        n_steps=sampler.steps,
-        shift_q8=shift_to_q8(shift),
-        seed=sampler.seed,
-        n_atoms_total=steering.atoms_total if steering.method == "atoms" else 0,
-        ramp_q=round(255 * steering.ramp),
-        eta_q=(round(ETA_UNIT * steering.eta),),
+        seed=preset.sampler.seed,
+        snr_start_q=start_to_q(steering.snr_start),
+        snr_ratio_q=ratio_to_q(steering.snr_ratio),
+        eta_scale_q=round(ETA_UNIT * steering.eta_scale),
         codebook=steering.codebook,
         active_channels=steering.active_channels,
     )
+
+
+def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
+    """The header's sampler: a signal-to-noise grid for steering, a shifted time grid otherwise."""
+    sampler = preset.sampler
+    if preset.steering.method == "atoms":
+        plan = plan_of_preset(preset)
+        return Sampler(
+            sampler_id="eta",
+            seed=sampler.seed,
+            schedule="snr",
+            snr_start_q=plan.snr_start_q,
+            snr_ratio_q=plan.snr_ratio_q,
+        )
+    shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
+    return Sampler(sampler_id="ode", seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_to_q8(shift))
+
+
+def n_evaluations_of(header: StreamHeader, segment: Segment) -> int:
+    """Network evaluations a full decode of `segment` takes."""
+    return header.sampler.n_evaluations(segment.atoms)
 
 
 def frame_rate_of(header: StreamHeader) -> Fraction:

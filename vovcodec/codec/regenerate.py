@@ -17,7 +17,8 @@ from vovcodec.entropy.positions import decode_atoms
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
-from vovcodec.sampling.sampler import Velocity
+from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
+from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import Atoms, follow
 
 __all__ = ["adapted_velocity", "load_matching_backbone", "make_adapter", "regenerate_latents", "segment_atoms"]
@@ -86,7 +87,7 @@ def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]
     if segment.atoms is None:
         return []
     plan = plan_of_segment(header, segment)
-    return decode_atoms(segment.atoms.words, plan.counts, plan.n_positions(shape))
+    return decode_atoms(segment.atoms.words, list(plan.counts), plan.n_positions(shape))
 
 
 def regenerate_latents(
@@ -98,7 +99,7 @@ def regenerate_latents(
     *,
     n_coded_frames: int,
     n_evaluations: int | None = None,
-    on_step=None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Latents of one segment, from the file and the model alone.
 
@@ -111,8 +112,24 @@ def regenerate_latents(
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
     theta = segment_theta(header, segment)
     atoms = segment_atoms(header, segment, shape)
-    plan = plan_of_segment(header, segment)
     with adapted_velocity(backbone, caption, adapter if theta is not None else None, theta) as velocity:
-        return follow(
-            velocity, atoms, plan, segment.index, shape, backbone.device, on_step=on_step, n_evaluations=n_evaluations
-        )
+        if segment.atoms is not None:
+            plan = plan_of_segment(header, segment)
+            return follow(
+                velocity,
+                atoms,
+                plan,
+                segment.index,
+                shape,
+                backbone.device,
+                on_step=on_step,
+                n_evaluations=n_evaluations,
+            )
+        if segment.importance is not None:
+            raise FormatError("importance-sampling indices are not supported by this version; update vovcodec")
+        noise = initial_noise(header.sampler.seed, segment.index, shape).to(backbone.device)
+        if header.sampler.schedule == "snr":  # nothing was injected: the first estimate is the picture
+            times = [1.0, 0.0]
+        else:
+            times = time_grid(header.sampler.n_steps, header.sampler.shift_q8)
+        return sample(velocity, noise, times, [], None, on_step, n_evaluations)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE, atoms_for_bytes
+from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.check import segment_check
-from vovcodec.codec.plans import coded_atoms
+from vovcodec.codec.plans import coded_atoms, plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
-from vovcodec.container import CodedVector, Segment
+from vovcodec.container import CodedAtoms, CodedVector, Sampler, Segment
 from vovcodec.entropy.positions import encode_atoms
 from vovcodec.entropy.symbols import encode_symbols
 from vovcodec.errors import UsageError
@@ -30,7 +30,7 @@ from vovcodec.fitting.objective import Objective, ReferenceObjective, Trajectory
 from vovcodec.metrics import psnr, ssim
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
-from vovcodec.sampling.sampler import Velocity
+from vovcodec.sampling.sampler import Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
@@ -89,9 +89,11 @@ def _fit_settings(preset: Preset, vector_bytes: float | None) -> FitSettings:
 def _objective(
     preset: Preset,
     plan: SteeringPlan,
+    times: list[float],
     velocity: Velocity,
     target: Tensor,
     index: int,
+    steering_bytes: float,
     weights: Tensor | None,
     listener: ProgressListener,
 ) -> tuple[Objective, int]:
@@ -102,26 +104,25 @@ def _objective(
     states: list[tuple[Tensor, float]] = []
     scales: list[float] = []
 
-    def record(x_t: Tensor, t: float, clean: Tensor) -> None:
+    def record(t: float, x_t: Tensor, clean: Tensor) -> None:
         states.append((x_t, t))
         scales.append(float((clean - target).square().mean()) + 1e-12)
         listener.advance()
 
-    times = time_grid(plan.n_steps, plan.shift_q8)
-    listener.stage("tracing the sampler", plan.n_steps)
-    if plan.n_atoms_total:
-        steer(velocity, target, plan, index, weights=weights, on_step=lambda i, x_t, c: record(x_t, times[i], c))
+    listener.stage("tracing the sampler", len(times) - 1)
+    if steering_bytes:
+        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=record)
     else:
         with torch.no_grad():
             for x_t, t in straight_path(target, times, plan.seed, index):
-                record(x_t, t, x_t - t * velocity(x_t, t))
-    return TrajectoryObjective(target, states, scales, plan.seed, index, fitting.batch), plan.n_steps
+                record(t, x_t, x_t - t * velocity(x_t, t))
+    return TrajectoryObjective(target, states, scales, plan.seed, index, fitting.batch), len(states)
 
 
 def encode_segment(
     backbone: Backbone,
     preset: Preset,
-    plan: SteeringPlan,
+    header_sampler: Sampler,
     adapter: LowRankAdapter | None,
     caption: str,
     frames: np.ndarray,
@@ -136,12 +137,13 @@ def encode_segment(
     """Encode `frames` (uint8 [4n+1, H, W, 3], padded) as segment `index`.
 
     Args:
-        plan: steps, shift, η; its number of atoms is used when `payload_bytes` is None.
+        header_sampler: grid and seed as the header has them.
         adapter: layers for a vector; None = steering only.
         n_frames: real frames, without padding.
         payload_bytes: budget for coded vector and atoms together.
         state: where an unfinished fit is kept.
     """
+    plan = plan_of_preset(preset)
     target = backbone.to_latents(frames)
     shape = tuple(target.shape)
     estimate = _Estimate(frames, target)
@@ -151,26 +153,23 @@ def encode_segment(
         share = 1.0
     n_evaluations = 0
     weights = score_weights(backbone, shape[2], preset.steering.weight) if steers else None
-
-    def plan_for(size_bytes: float | None) -> SteeringPlan:
-        if not steers:
-            return plan.with_atoms(0)
-        if size_bytes is None:
-            return plan
-        n_atoms = atoms_for_bytes(plan, shape, size_bytes)
-        if n_atoms == 0:
-            raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
-        return plan.with_atoms(n_atoms)
+    # Sampler steps are not known before the bytes are spent: a guess for the progress bar.
+    times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
 
     vector: CodedVector | None = None
     theta: np.ndarray | None = None
+    vector_bytes = None if payload_bytes is None or adapter is None else share * payload_bytes
+    if not steers:
+        steering_bytes = 0.0
+    elif payload_bytes is None:
+        steering_bytes = float(preset.steering.bytes)
+    else:
+        steering_bytes = payload_bytes - (vector_bytes or 0.0)
     if adapter is not None:
-        vector_bytes = None if payload_bytes is None else share * payload_bytes
-        steering_bytes = None if payload_bytes is None else payload_bytes - vector_bytes
         settings = _fit_settings(preset, vector_bytes)
         with adapted_velocity(backbone, caption, None, None) as plain:
             objective, n_setup = _objective(
-                preset, plan_for(steering_bytes), plain, target, index, weights, listener
+                preset, plan, times, plain, target, index, steering_bytes, weights, listener
             )
         start = initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
         with adapted_velocity(backbone, caption, adapter, None) as velocity:
@@ -189,31 +188,28 @@ def encode_segment(
         fitted, model, words = _coded_within(fitted, None if vector_bytes is None else math.floor(vector_bytes))
         vector = CodedVector(step_size_q=fitted.step_size_q, model=model, words=words)
         theta = fitted.theta
+        if steers and payload_bytes is not None:
+            steering_bytes = payload_bytes - len(model) - len(words)
 
-    vector_size = len(vector.model) + len(vector.words) if vector else 0
-    room = None if payload_bytes is None else payload_bytes - vector_size
-    atoms_part = None
+    listener.stage("steering" if steers else "sampling", len(times) - 1)
+
+    def show(t: float, x_t: Tensor, clean: Tensor) -> None:
+        listener.advance(psnr_db=estimate.psnr_db(clean))
+
+    atoms_part: CodedAtoms | None = None
     with adapted_velocity(backbone, caption, adapter, theta) as velocity:
-        while True:
-            steered = plan_for(room)
-            listener.stage("steering" if steers else "sampling", plan.n_steps)
-            chosen, latents = steer(
-                velocity,
-                target,
-                steered,
-                index,
-                weights=weights,
-                on_step=lambda i, x_t, clean: listener.advance(psnr_db=estimate.psnr_db(clean)),
+        if steers:
+            steered, chosen, latents = steer(
+                velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=show
             )
-            n_evaluations += plan.n_steps
-            if not steers:
-                break
-            words = encode_atoms(chosen, steered.n_positions(shape))
-            if payload_bytes is None or len(words) <= payload_bytes - vector_size:
-                atoms_part = coded_atoms(steered, words)
-                break
-            # The estimate was short by a few bytes: aim lower by what was missing.
-            room -= len(words) - (payload_bytes - vector_size) + 1
+            if not steered.counts:
+                raise UsageError(f"{steering_bytes:.0f} bytes leave no room for steering; raise the byte target")
+            atoms_part = coded_atoms(steered, encode_atoms(chosen, steered.n_positions(shape)))
+            n_evaluations += len(steered.counts) + 1
+        else:
+            noise = initial_noise(plan.seed, index, shape).to(backbone.device)
+            latents = sample(velocity, noise, times, [], None, show)
+            n_evaluations += len(times) - 1
     decoded = backbone.to_frames(latents)[:n_frames]
     original = frames[:n_frames]
     quality = psnr(original, decoded)

@@ -11,8 +11,8 @@ from typing import Any
 from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 
-__all__ = ["Bits", "ByteTuple", "Choice", "Flag", "FourNPlusOne", "Groups", "Integer", "Multiple", "NameOrText", "Raw",
-           "Seed", "Text"]  # fmt: skip
+__all__ = ["Bits", "Choice", "Flag", "FourNPlusOne", "Groups", "Integer", "Multiple", "NameOrText", "Raw", "Seed",
+           "Text"]  # fmt: skip
 
 
 class Integer:
@@ -251,20 +251,3 @@ class NameOrText:
         if name in self.names:
             raise NonCanonical(f"{bits.section}: the registered name {name} is spelled out")
         return name
-
-
-class ByteTuple:
-    """1 to 16 bytes as a tuple of integers: u(4) = count - 1, then the bytes. The empty tuple is a field's default."""
-
-    text, expected = "u(4), count - 1, then b(count)", "0..16 integers 0..255"
-
-    def accepts(self, value: Any) -> bool:
-        return isinstance(value, tuple) and len(value) <= 16 and all(Bits(8, 0, 255).accepts(x) for x in value)
-
-    def put(self, out: BitWriter, value: tuple[int, ...]) -> None:
-        out.put(len(value) - 1, 4)
-        for x in value:
-            out.put(x, 8)
-
-    def get(self, bits: BitReader) -> tuple[int, ...]:
-        return tuple(bits.get(8) for _ in range(bits.get(4) + 1))

@@ -89,8 +89,7 @@ def _describe_segment(segment: Segment, header: StreamHeader) -> dict[str, Any]:
         part, _, name = blob.name.partition(".")
         if name and getattr(segment, part) is not None:
             dump[part][f"{name}_bytes"] = len(getattr(getattr(segment, part), name))
-    if segment.atoms is not None and segment.atoms.n_steps_kept is None:
-        dump["atoms"]["n_steps_kept"] = header.sampler.n_steps
+    dump["n_evaluations"] = header.sampler.n_evaluations(segment.atoms)
     return dump
 
 

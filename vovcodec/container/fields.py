@@ -62,7 +62,7 @@ class Field:
     def put(self, out: BitWriter, values: Values, section: str) -> None:
         """Check `values[name]` and append it; raises `FieldOutOfRange`."""
         if self.when and not self.when.holds(values):
-            if self.absent is not MISSING and values[self.name] != self.absent:
+            if self.absent is not MISSING and values.get(self.name, self.absent) != self.absent:
                 unless = f"{self.absent!r} unless {self.when.text}"
                 raise FieldOutOfRange(section, self.name, values[self.name], unless)
             return

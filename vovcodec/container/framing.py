@@ -140,8 +140,8 @@ def frame_span(data: memoryview, start: int, limits: Limits) -> tuple[int, int, 
     n_left = len(data) - offset
     if length + lay.CRC_SIZE > n_left:
         raise TruncatedFile(
-            f"{name} ({lay.section_name(data[start])}) claims {length} bytes and a CRC but {n_left} are left; "
-            "the file was cut short or is damaged"
+            f"{name} ({lay.section_name(data[start])}): {length + lay.CRC_SIZE - n_left} of its "
+            f"{offset - start + length + lay.CRC_SIZE} bytes are missing; the file was cut short or is damaged"
         )
     if length > limits.max_section_bytes:
         raise LimitExceeded(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from vovcodec.container.codes import (
     Bits,
-    ByteTuple,
     Choice,
     Flag,
     FourNPlusOne,
@@ -20,11 +19,11 @@ from vovcodec.container.codes import (
     Seed,
     Text,
 )
-from vovcodec.container.etas import EtaField
+from vovcodec.container.counts import CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV\r\n\x1a\n"
-VERSION = (0, 1)
+VERSION = (0, 2)
 PREFIX_SIZE = len(MAGIC) + 2
 CRC_SIZE = 4
 FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
@@ -65,6 +64,8 @@ BACKBONES = ("pocket", "wan2.1-1.3b", "wan2.1-14b", "qwen-image")
 _SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
 _MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
 _ADAPTED = When("has_adaptation", lambda v: v["has_adaptation"])
+_SHIFT = When("schedule is shift", lambda v: v["sampler.schedule"] == "shift")
+_SNR = When("schedule is snr", lambda v: v["sampler.schedule"] == "snr")
 
 
 def padded_frames(n_frames: int) -> int:
@@ -122,11 +123,17 @@ HEADER_FIELDS = (
           when=_ADAPTED, default=0),
     Field("adaptation.vector_length", Groups(7, 1, 2**24), "entries of θ, that is symbols per vector", when=_ADAPTED),
     Field("adaptation.strength_q8", Bits(16, -32768, 32767), "factor on ΔW", "1/256", when=_ADAPTED, default=256),
-    Field("sampler.sampler_id", Choice(2, {0: "ode", 1: "eta"}), "update rule of a step"),
+    Field("sampler.sampler_id", Choice(2, {0: "ode", 1: "eta"}),
+          "ode: no segment injects anything; eta: those with atoms do"),
     Field("sampler.noise_id", Choice(6, {1: "philox-normal16"}), "noise generator", default="philox-normal16"),
     Field("sampler.seed", Seed(), "seed of the noise"),
-    Field("sampler.n_steps", Groups(5, 1, 1000), "sampler steps"),
-    Field("sampler.shift_q8", Multiple(256, 1, 65535), "flow shift", "1/256"),
+    Field("sampler.schedule", Choice(2, {0: "shift", 1: "snr"}), "how the sampler's times are made"),
+    Field("sampler.n_steps", Groups(5, 1, 1000), "sampler steps", when=_SHIFT, absent=None),
+    Field("sampler.shift_q8", Multiple(256, 1, 65535), "flow shift", "1/256", when=_SHIFT, absent=None),
+    Field("sampler.snr_start_q", Bits(8, 0, 255), "first signal-to-noise ratio is 2^(-snr_start_q / 8)", when=_SNR,
+          absent=None),
+    Field("sampler.snr_ratio_q", Bits(8, 1, 256), "each is 1 + snr_ratio_q / 64 times the one before", when=_SNR,
+          absent=None),
 )  # fmt: skip
 
 HEADER_RULES = (
@@ -141,6 +148,8 @@ _IN_SEVERAL = When("n_segments > 1", lambda v: v["header"].n_segments > 1)
 _CAPTION = When("has_caption", lambda v: v["has_caption"])
 _VECTOR = When("has_vector", lambda v: v["has_vector"])
 _ATOMS = When("has_atoms", lambda v: v["has_atoms"])
+_ATOMS_SNR = When("has_atoms and schedule is snr",
+                  lambda v: v["has_atoms"] and v["header"].sampler.schedule == "snr")  # fmt: skip
 _IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
 _CHECK = When("has_check", lambda v: v["has_check"])
 _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
@@ -177,12 +186,13 @@ SEGMENT_FIELDS = (
           when=_IMPORTANCE_NOT_LAST),
     Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift"}), "what an atom is", when=_ATOMS,
           default="hadamard"),
-    Field("atoms.n_atoms_total", Groups(7, 1, 2**22), "atoms over all steps", when=_ATOMS),
-    Field("atoms.ramp_q", Bits(8, 0, 255), "how the count grows over the steps", when=_ATOMS),
-    Field("atoms.n_steps_kept", Groups(5, 0, 1000), "steps whose atoms are here (truncated files)", when=_ATOMS,
-          default=lambda v: v["header"].sampler.n_steps, default_text="n_steps"),
-    EtaField("atoms.eta_q", _ATOMS),
-    Field("atoms.extra", ByteTuple(), "parameters of the codebook", when=_ATOMS, default=()),
+    CountsField("atoms.counts", _ATOMS),
+    Field("atoms.last_q", Bits(4, 1, 16), "how much of a step the last injection is", "1/16", when=_ATOMS_SNR,
+          absent=16, default=16),
+    Field("atoms.eta_scale_q", Bits(8, 0, 255), "factor on the ancestral noise fraction", "1/200", when=_ATOMS,
+          default=200),
+    Field("atoms.active_channels", Bits(8, 0, 255), "atoms act on the first so many latent channels; 0 = all",
+          when=_ATOMS, default=0),
 )  # fmt: skip
 
 
@@ -191,14 +201,26 @@ def _frames_fit(values: Values) -> bool:
     return values["first_frame"] + values["n_frames"] <= header.n_frames
 
 
+def _injections_fit(values: Values) -> bool:
+    """Whether the schedule has room for so many injections; exact integers, so that all readers agree."""
+    if not values["has_atoms"]:
+        return True
+    sampler, n_injections = values["header"].sampler, len(values["atoms.counts"])
+    if sampler.schedule == "shift":
+        return n_injections < sampler.n_steps
+    return (64 + sampler.snr_ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64)
+
+
 SEGMENT_RULES = (
     Rule("index", "below n_segments", lambda v: v["index"] < v["header"].n_segments),
     Rule("n_frames", "at most segment_frames", lambda v: v["n_frames"] <= v["header"].segment_frames),
     Rule("first_frame", "such that first_frame + n_frames <= the stream's n_frames", _frames_fit),
     Rule("has_vector", "false unless the header has an adaptation",
          lambda v: not v["has_vector"] or v["header"].adaptation is not None),
-    Rule("has_atoms", "such that atoms.n_steps_kept <= n_steps",
-         lambda v: not v["has_atoms"] or v["atoms.n_steps_kept"] <= v["header"].sampler.n_steps),
+    Rule("has_atoms", "false unless sampler_id is eta",
+         lambda v: not v["has_atoms"] or v["header"].sampler.sampler_id == "eta"),
+    Rule("atoms.counts", "at most n_steps - 1 numbers (schedule shift), or so few (m) that (1 + snr_ratio_q / 64)^m <= "
+         "2^64 (schedule snr)", _injections_fit),
 )  # fmt: skip
 
 

@@ -44,18 +44,27 @@ class Adaptation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
-    """What the decoder samples with. `shift_q8` is the flow shift in 1/256."""
+    """What the decoder samples with, and at which times (FORMAT.md, "Times").
+
+    schedule "shift": `n_steps` steps with a flow shift of `shift_q8` / 256, down to t = 0. "snr": signal-to-noise
+    ratios from 2^(-snr_start_q / 8) on, each 1 + snr_ratio_q / 64 times the one before, as many as a segment has
+    injections. The fields of the other schedule are None.
+    """
 
     sampler_id: str = "ode"
     noise_id: str = "philox-normal16"
     seed: int = 0
-    n_steps: int
-    shift_q8: int = 256
+    schedule: str = "shift"
+    n_steps: int | None = None
+    shift_q8: int | None = None
+    snr_start_q: int | None = None
+    snr_ratio_q: int | None = None
 
-    @property
-    def shift(self) -> float:
-        """The flow shift as a float, exact."""
-        return self.shift_q8 / 256
+    def n_evaluations(self, atoms: CodedAtoms | None) -> int:
+        """Network evaluations that a segment with these atoms takes."""
+        if self.n_steps is not None:
+            return self.n_steps
+        return 1 + (len(atoms.counts) if atoms is not None else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,17 +108,19 @@ class CodedVector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedAtoms:
-    """Steering atoms of all steps; counts per step follow from `n_atoms_total`, `ramp_q` and the step count.
+    """Steering atoms: `counts` of each injection, positions and signs of all of them in `words`.
 
-    `n_steps_kept` None means all of `header.sampler.n_steps`. `eta_q` has one entry (constant) or one per step.
+    All counts but the last must be grid values within reach of one another (`counts.reachable_counts`). A file is made
+    smaller by dropping the last entries of `counts` and coding `words` anew from the atoms that are left.
+    `last_q`: the last injection is so many 16ths of a step (schedule "snr"; otherwise 16). `eta_scale_q`: factor on
+    the noise fraction in 1/200. `active_channels`: the atoms act on so many latent channels, 0 = all.
     """
 
     codebook: str = "hadamard"
-    n_atoms_total: int
-    ramp_q: int = 0
-    n_steps_kept: int | None = None
-    eta_q: tuple[int, ...]
-    extra: tuple[int, ...] = ()
+    counts: tuple[int, ...]
+    last_q: int = 16
+    eta_scale_q: int = 200
+    active_channels: int = 0
     words: bytes
 
 

@@ -102,7 +102,9 @@ def _blobs(payload: memoryview, offset: int, values: dict[str, Any], section: st
             continue
         size = values.get(blob.size, n_left)  # only the last blob's size is ever left out
         if size > n_left:
-            raise BadLength(f"{section}: {blob.name} claims {size} bytes but {n_left} are left; {FETCH_AGAIN}")
+            raise BadLength(
+                f"{section}: {blob.name} should have {size} bytes, the section has only {n_left} more; {FETCH_AGAIN}"
+            )
         if size > blob.size_max:
             raise LimitExceeded(f"{section}: {blob.name} has {size} bytes, must be 0..{blob.size_max}; {FETCH_AGAIN}")
         blobs[blob.name] = payload[offset : offset + size]
@@ -119,8 +121,6 @@ def _build(cls: type, prefix: str, values: dict[str, Any], blobs: dict[str, memo
         return None
     arguments = {name: value for name, value in _group(values, prefix).items() if not name.endswith("_size")}
     contents = {name: bytes(view) for name, view in _group(blobs, prefix).items()}
-    if cls is CodedAtoms and arguments["n_steps_kept"] == values["header"].sampler.n_steps:
-        arguments["n_steps_kept"] = None
     return cls(**arguments, **contents)
 
 

@@ -68,7 +68,7 @@ def _trace_fields(bits: _TracingReader, fields: tuple[Any, ...], values: dict[st
 def worked_example(data: bytes) -> str:
     """A single-segment file without ancillary sections, byte by byte and bit by bit."""
     view = memoryview(data)
-    lines = [f"{0:04x}  {data[:8].hex(' ')}  magic", f"{8:04x}  {data[8:10].hex(' ')}  version 0.1"]
+    lines = [f"{0:04x}  {data[:8].hex(' ')}  magic", f"{8:04x}  {data[8:10].hex(' ')}  version {data[8]}.{data[9]}"]
     header_frame = read_frame(view, lay.PREFIX_SIZE, DEFAULT_LIMITS, crc_from=0)
     segment_frame = read_frame(view, header_frame.end, DEFAULT_LIMITS)
     header = read_header(header_frame.payload)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Iterable
 from operator import attrgetter
@@ -12,7 +11,7 @@ from vovcodec.container import layout as lay
 from vovcodec.container.bits import BitWriter, leb128
 from vovcodec.container.compressed import pack_caption, pack_history
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded
-from vovcodec.container.model import CodedAtoms, RawSection, Segment, StreamHeader, VovFile
+from vovcodec.container.model import RawSection, Segment, StreamHeader, VovFile
 
 __all__ = ["serialize"]
 
@@ -81,9 +80,6 @@ def _header_payload(header: StreamHeader) -> bytes:
 
 def _segment_payload(segment: Segment, header: StreamHeader) -> bytes:
     section = lay.section_name(lay.SEGMENT, segment.index)
-    if segment.atoms is not None and segment.atoms.n_steps_kept is None:
-        atoms: CodedAtoms = dataclasses.replace(segment.atoms, n_steps_kept=header.sampler.n_steps)
-        segment = dataclasses.replace(segment, atoms=atoms)
     values = _values_of(lay.SEGMENT_FIELDS, segment)
     values["header"] = header
     contents: dict[str, bytes] = {}

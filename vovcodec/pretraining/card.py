@@ -29,6 +29,8 @@ def model_card(corpus: Corpus, recipe: dict, n_steps: int, log: list[dict], run_
     )
     refiner_log = run_dir / "refiner.json"
     refiner = json.loads(refiner_log.read_text()) if refiner_log.is_file() else {}
+    notes_file = run_dir / "notes.txt"
+    notes = notes_file.read_text() if notes_file.is_file() else ""
     seconds = sum(b["elapsed_s"] - a["elapsed_s"] for a, b in zip(log, log[1:]) if b["elapsed_s"] > a["elapsed_s"])
     return f"""# pocket, the embedded model of vovcodec
 
@@ -51,7 +53,7 @@ Reproduce with `vov pretrain --data FOLDER --run FOLDER`. {n_steps} optimiser st
 {recipe['tokens_per_batch']} tokens, Muon for the blocks' matrices (learning rate {recipe['lr_matrices']}) and AdamW
 for the rest ({recipe['lr_rest']}), logit-normal times N({recipe['logit_mean']}, {recipe['logit_std']}²), average of
 weights {recipe['ema']}, bfloat16 autocast, about {seconds / 3600:.1f} hours on two CPU cores shared with other work.
-
+{notes}
 | step | training loss (running) | held-out loss (averaged weights) |
 |---|---|---|
 {curve}

@@ -1,17 +1,36 @@
-"""Sampler times, atoms per step and noise fractions: everything a decoder derives from a few integers.
+"""Sampler times and noise fractions: everything a decoder derives from a few integers.
 
-Only integers and correctly rounded IEEE float64 operations are used, so all machines get the same numbers.
+Only integers and correctly rounded IEEE float64 operations (+, −, ×, ÷, √) are used, so all machines get the same
+numbers. With signal-to-noise ratio snr(t) = ((1 − t)/t)² of x_t = (1 − t)·x₀ + t·ε there are two grids:
+
+- `time_grid`: n steps with a shift, for samplers that run all the way to t = 0.
+- `snr_grid`: signal-to-noise ratios in geometric progression, for steering. At low rates the bits of a file run out
+  at high noise; the sampler then stops and the model's estimate x̂₀ is the picture, instead of inventing detail that
+  no bit supports.
 """
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from vovcodec.errors import UsageError
 
-__all__ = ["ETA_UNIT", "atom_counts", "noise_fractions", "shift_to_q8", "time_grid"]
+__all__ = [
+    "ETA_UNIT",
+    "LAST_UNIT",
+    "ancestral_etas",
+    "ratio_to_q",
+    "shift_to_q8",
+    "snr_grid",
+    "snr_of",
+    "start_to_q",
+    "time_grid",
+    "time_of",
+]
 
 ETA_UNIT = 200
+LAST_UNIT = 16
 
 
 def time_grid(n_steps: int, shift_q8: int) -> list[float]:
@@ -36,29 +55,68 @@ def shift_to_q8(shift: float) -> int:
     return max(1, round(256 * shift))
 
 
-def atom_counts(n_atoms_total: int, n_injections: int, ramp_q: int) -> list[int]:
-    """Atoms per injection, summing exactly to `n_atoms_total`.
+def start_to_q(snr_start: float) -> int:
+    """The stored integer nearest to a first signal-to-noise ratio: round(−8·log₂ snr), 0..255 (encoder only)."""
+    return min(255, max(0, round(-8 * math.log2(snr_start))))
 
-    Injection i of m has weight w_i = (255 − r)·(m − 1 − i) + r·i with r = `ramp_q` (128 ≈ constant, 255 = growing
-    linearly from zero, 0 = falling to zero); counts are the differences of floor(total·Σw/W).
+
+def ratio_to_q(ratio: float) -> int:
+    """The stored integer nearest to a ratio of successive signal-to-noise ratios: round(64·(ratio − 1)), 1..255."""
+    return min(255, max(1, round(64 * (ratio - 1))))
+
+
+def snr_of(t: float) -> float:
+    """((1 − t)/t)², 0 at t = 1."""
+    ratio = (1.0 - t) / t
+    return ratio * ratio  # a product is exact in its rounding, a power need not be
+
+
+def time_of(snr: float) -> float:
+    """1/(1 + √snr)."""
+    return 1.0 / (1.0 + math.sqrt(snr))
+
+
+def _snr_start(snr_start_q: int) -> float:
+    """2^(−q/8): three square roots of an exact power of two."""
+    return math.sqrt(math.sqrt(math.sqrt(2.0**-snr_start_q)))
+
+
+def _partial_snr(previous: float, snr_ratio_q: int, last_q: int) -> float:
+    """previous·ratio^(last_q/16), ratio = 1 + snr_ratio_q/64; `last_q` in 1..16, 16 being one full step."""
+    ratio = 1.0 + snr_ratio_q / 64
+    if last_q == LAST_UNIT:
+        return previous * ratio
+    root = math.sqrt(math.sqrt(math.sqrt(math.sqrt(ratio))))
+    snr = previous
+    for _ in range(last_q):
+        snr *= root
+    return snr
+
+
+def snr_grid(snr_start_q: int, snr_ratio_q: int, n_injections: int, last_q: int = LAST_UNIT) -> list[float]:
+    """Times 1, t_0, …, t_{m−1}, 0 of a steered sampler with m injections (m + 1 network evaluations).
+
+    snr_i = 2^(−snr_start_q/8)·(1 + snr_ratio_q/64)^i, t_i = time_of(snr_i); the last one may be a partial step,
+    `previous·ratio^(last_q/16)` of the one before (for m = 1: of 2^(−snr_start_q/8)/ratio).
     """
-    if n_injections == 0:
-        return []
-    last = n_injections - 1
-    weights = [(255 - ramp_q) * (last - i) + ramp_q * i for i in range(n_injections)] if last else [1]
-    total_weight = sum(weights)
-    counts, running, placed = [], 0, 0
-    for weight in weights:
-        running += weight
-        reached = n_atoms_total * running // total_weight
-        counts.append(reached - placed)
-        placed = reached
-    return counts
+    ratio = 1.0 + snr_ratio_q / 64
+    snrs: list[float] = []
+    snr = _snr_start(snr_start_q)
+    for _ in range(n_injections):
+        snrs.append(snr)
+        snr *= ratio
+    if n_injections and last_q != LAST_UNIT:
+        before = snrs[-2] if n_injections > 1 else snrs[0] / ratio
+        snrs[-1] = _partial_snr(before, snr_ratio_q, last_q)
+    return [1.0, *(time_of(s) for s in snrs), 0.0]
 
 
-def noise_fractions(eta_q: tuple[int, ...], n_injections: int) -> list[float]:
-    """η of each injection, q/200 in [0, 1]: one stored value for all, or one per injection."""
-    values = eta_q * n_injections if len(eta_q) == 1 else eta_q
-    if len(values) < n_injections:
-        raise UsageError(f"{n_injections} injections need as many noise fractions, not {len(values)}")
-    return [min(q, ETA_UNIT) / ETA_UNIT for q in values[:n_injections]]
+def ancestral_etas(times: list[float], eta_scale_q: int) -> list[float]:
+    """Noise fraction of every injection: min(1, (q/200)·√(1 − snr(t)/snr(t′))).
+
+    At q = 200 this is ancestral sampling (the posterior variance of Ho et al. 2020, eq. 7, for this path); less keeps
+    more of the estimated noise.
+    """
+    scale = eta_scale_q / ETA_UNIT
+    pairs = zip(times[:-2], times[1:-1], strict=True)
+    return [min(1.0, scale * math.sqrt(1.0 - snr_of(t) / snr_of(t_next))) for t, t_next in pairs]
