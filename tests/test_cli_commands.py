@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vovcodec.cli.app import run
-from vovcodec.codec.options import DecodeOptions, DecodeReport, EncodeOptions, EncodeReport, ScaleReport
+from vovcodec.codec.options import DecodeOptions, DecodeReport, EncodeOptions, EncodeReport, ScaleOptions, ScaleReport
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 
 ENCODED = EncodeReport(
@@ -145,6 +145,13 @@ def test_scale_passes_the_original(codec, clip):
     assert (source, reference, target, options.target_bytes) == (Path("in.mp4"), Path("in.mp4"), Path("o.vov"), 2000)
 
 
+def test_scale_without_the_original_only_makes_smaller(codec, clip):
+    assert run(["scale", "in.mp4", "-o", "o.vov", "--bytes", "700"]) == 0
+    source, reference, target, options, _ = codec.calls[0]
+    assert (source, reference, target) == (Path("in.mp4"), None, Path("o.vov"))
+    assert options == ScaleOptions(target_bytes=700)
+
+
 def test_json_results_are_exact(codec, clip, capsys):
     assert run(["encode", "in.mp4", "-o", "out.vov", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -177,6 +184,8 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
         ("decode in.mp4 -o .", 2, "is a folder"),
         ("decode in.mp4 -o out.mp4 --steps x", 2, "--steps"),
         ("scale - --reference - -o out.vov", 2, "only one"),
+        ("scale in.mp4 -o out.vov", 2, "give --reference ORIGINAL"),
+        ("scale in.mp4 --reference in.mp4 -o out.vov --steps 20", 2, "the bytes decide"),
         ("frobnicate", 2, "No such command"),
     ],
 )

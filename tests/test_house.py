@@ -35,13 +35,14 @@ ALLOWED = {
     "anchors": {"media"},
     # Evaluation looks at what the whole codec makes, from outside.
     "evaluation": {"anchors", "codec", "container", "media", "metrics"},
-    "bench": {"anchors", "codec", "evaluation", "media", "metrics", "presets"},
+    "bench": {"anchors", "backbone", "codec", "entropy", "evaluation", "media", "metrics", "presets", "sampling"},
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }
 FREE = {"errors", "progress"}
-# The named random streams of the format, which several parts draw from.
-SHARED_MODULES = ("sampling.noise",)
+# Plain functions of the format that several parts need: the named random streams, and for steering, which spends a
+# budget of bytes, what counts and positions of atoms cost.
+SHARED_MODULES = ("sampling.noise", "container.counts", "entropy.positions")
 HEAVY = {"torch", "diffusers", "transformers"}
 # Rooms that must be usable without torch, even deep inside a function.
 WITHOUT_TORCH = {"anchors", "container", "media", "metrics", "preset_groups", "presets", "errors", "progress", "demo"}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import string
 from pathlib import Path
 
 import torch
 
-__all__ = ["save_tiny_captioner", "save_tiny_qwen_image", "save_tiny_wan"]
+__all__ = ["save_tiny_captioner", "save_tiny_pocket", "save_tiny_qwen_image", "save_tiny_wan"]
 
 _LETTERS = string.ascii_letters + string.digits + ".,'-!?"
 
@@ -104,6 +105,60 @@ def save_tiny_wan(folder: Path, *, seed: int = 0, kind: str = "2.1") -> Path:
         expand_timesteps=kind == "2.2-5b",
     )
     return _save(pipeline, folder)
+
+
+def _separable_basis(n_channels: int, n_frames: int) -> torch.Tensor:
+    """Rows of DCT-II in time, rows and columns times an orthonormal colour transform, by rising frequency."""
+
+    def dct(n: int) -> torch.Tensor:
+        k = torch.arange(n, dtype=torch.float64)
+        basis = torch.cos(math.pi / n * (k[None] + 0.5) * k[:, None]) * math.sqrt(2 / n)
+        basis[0] /= math.sqrt(2)
+        return basis
+
+    colour = torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]], dtype=torch.float64)
+    colour = colour / colour.norm(dim=1, keepdim=True)
+    rows = torch.kron(torch.kron(dct(n_frames), colour), torch.kron(dct(8), dct(8)))
+    grid = torch.cartesian_prod(*(torch.arange(n) for n in (n_frames, 3, 8, 8))).double()
+    order = (grid @ torch.tensor([2.0, 1.5, 1.0, 1.0], dtype=torch.float64)).argsort(stable=True)
+    return rows[order[:n_channels]].float()
+
+
+def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Path:
+    """A model folder for `PocketBackbone`: a real (separable DCT) block transform, random small networks."""
+    from diffusers import WanTransformer3DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+
+    torch.manual_seed(seed)
+    autoencoder = BlockTransformAutoencoder(latent_channels=n_channels, refiner_width=8, refiner_blocks=1)
+    autoencoder.intra_basis.copy_(_separable_basis(n_channels, 1))
+    autoencoder.inter_basis.copy_(_separable_basis(n_channels, 4))
+    falling = 4.0 / (1.0 + torch.arange(n_channels))
+    autoencoder.intra_std.copy_(falling)
+    autoencoder.inter_std.copy_(falling)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=n_channels + 1,
+        out_channels=n_channels,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=64,
+    )
+    with torch.no_grad():
+        transformer.proj_out.weight.mul_(0.3)  # near the linear estimate, as a trained model is at the start
+    text = UMT5EncoderModel(
+        UMT5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0)
+    )
+    autoencoder.save_pretrained(folder / "vae")
+    transformer.save_pretrained(folder / "transformer")
+    text.save_pretrained(folder / "text_encoder")
+    (folder / "model_index.json").write_text('{"_class_name": "PocketModel"}\n')
+    return folder
 
 
 def _qwen_vl_config(tokenizer, **tokens):

@@ -72,7 +72,7 @@ class Geometry:
 class Adaptation:
     """The vector θ and how it becomes low-rank updates. last_blocks: adapt only so many last blocks; null = all."""
 
-    projection: str = _setting("balanced-philox", choices=("balanced-philox",))
+    projection: str = _setting("balanced-philox", choices=("balanced-philox", "offset-philox"))
     rank: int = _setting(1, low=1, high=64)
     targets: str = _setting("qkvo", choices=("qkv", "qkvo", "qkvo_mlp"))
     last_blocks: int | None = _setting(None, low=1)

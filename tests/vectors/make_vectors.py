@@ -15,7 +15,9 @@ from vovcodec.adaptation.projection import BalancedProjection
 from vovcodec.entropy.positions import encode_atoms
 from vovcodec.entropy.quantizer import dequantize, step_size
 from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.sampling.codebook import make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal, permutation, raw_u64, signs, uniform_int
+from vovcodec.sampling.schedule import ancestral_etas, snr_grid, time_grid
 
 HERE = Path(__file__).parent
 
@@ -135,7 +137,64 @@ def atom_vectors() -> list[dict]:
     return vectors
 
 
+def steering_vectors() -> dict[str, list[dict]]:
+    grids = []
+    for start_q, ratio_q, n_injections, last_q, eta_scale_q in [
+        (72, 48, 5, 16, 200),
+        (72, 48, 5, 3, 200),
+        (0, 255, 3, 1, 250),
+        (255, 1, 1, 9, 77),
+        (40, 16, 0, 16, 200),
+    ]:
+        times = snr_grid(start_q, ratio_q, n_injections, last_q)
+        grids.append(
+            {
+                "snr_start_q": start_q,
+                "snr_ratio_q": ratio_q,
+                "n_injections": n_injections,
+                "last_q": last_q,
+                "eta_scale_q": eta_scale_q,
+                "times_hex": [t.hex() for t in times],
+                "etas_hex": [eta.hex() for eta in ancestral_etas(times, eta_scale_q)],
+            }
+        )
+    time_grids = [
+        {"n_steps": n, "shift_q8": shift_q8, "times_hex": [t.hex() for t in time_grid(n, shift_q8)]}
+        for n, shift_q8 in [(1, 256), (4, 2048), (7, 100), (10, 768)]
+    ]
+    sums = []
+    for codebook, address, n_entries, n_atoms in [
+        ("hadamard", (0, 0, 0), 64, 3),
+        ("hadamard", (7, 1, 2), 2100, 40),
+        ("hadamard", (4294967295, 3, 9), 20000, 700),
+        ("cyclic", (0, 0, 0), 64, 3),
+        ("cyclic", (7, 1, 2), 2100, 40),
+    ]:
+        book = make_codebook(codebook, *address, n_entries)
+        stream = Stream(1, Purpose.STEP_SIGNS, (n_entries,))
+        positions = np.sort(permutation(stream, book.n_atoms)[:n_atoms])
+        atom_signs = signs(stream, n_atoms)
+        z = book.combine(positions, atom_signs)
+        sums.append(
+            {
+                "codebook": codebook,
+                **dict(zip(("seed", "segment", "step"), address, strict=True)),
+                "n_entries": n_entries,
+                "positions": positions.tolist(),
+                "signs": atom_signs.tolist(),
+                "start_hex": [float(value).hex() for value in z[:4]],
+                "sha256": sha256(z, "<f4"),
+            }
+        )
+    return {"grids": grids, "time_grids": time_grids, "sums": sums}
+
+
 if __name__ == "__main__":
+    groups = []
+    for group, group_cases in steering_vectors().items():
+        listed = ",\n".join(json.dumps(case) for case in group_cases)
+        groups.append(f'"{group}": [\n{listed}\n]')
+    (HERE / "steering.json").write_text("{" + ",\n".join(groups) + "}\n")
     for file_name, make in {
         "noise.json": noise_vectors,
         "projection.json": projection_vectors,

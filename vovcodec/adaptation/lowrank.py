@@ -5,6 +5,11 @@ B_l [out, r] layer by layer. The gradient of the gather is a segmented sum: sinc
 entries of each θ_j form a row of a padded [k, max count] table and the backward pass is one gather and one row sum,
 the same result on every run (no atomics). ΔW is applied as two thin products and never merged into the weights, whose
 bf16 rounding is larger than the update.
+
+With an offset θ₀ (a fixed pseudo-random vector that both sides derive from the seed, `offset_vector`) the update is
+ΔW = B(θ₀+θ)·A(θ₀+θ) − B(θ₀)·A(θ₀): zero at θ = 0, where its gradient is not zero. A coded vector then starts at the
+cheapest symbols there are and pays only for what it changes; without one, both factors have to be coded before the
+product does anything.
 """
 
 from __future__ import annotations
@@ -18,8 +23,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vovcodec.adaptation.projection import BalancedProjection
+from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 
-__all__ = ["LowRankAdapter"]
+__all__ = ["LowRankAdapter", "offset_vector"]
+
+_OFFSET_RANGE = 1 / 16  # of factor entries; FORMAT.md, "Projection"
+
+
+def offset_vector(n_entries: int, vector_length: int, seed: int) -> np.ndarray:
+    """θ₀: float32 [k] = float32(u·√(D/k)/16), u = (raw_u16 + 0.5)/32768 − 1 from Stream(seed, VECTOR_OFFSET).
+
+    Factor entries (scaled by 1/√count) are then about uniform in ±1/16. Exact on every machine.
+    """
+    raw = raw_u16(Stream(seed, Purpose.VECTOR_OFFSET), vector_length)
+    unit = (raw.astype(np.float64) + 0.5) / 32768 - 1.0
+    return (unit * (np.sqrt(np.float64(n_entries) / vector_length) * _OFFSET_RANGE)).astype(np.float32)
 
 
 class _Gather(torch.autograd.Function):
@@ -46,10 +64,18 @@ class LowRankAdapter:
         vector_length: k.
         seed: of the projection.
         device: where θ and the factors live; both are float32.
+        offset: True for updates around θ₀.
     """
 
     def __init__(
-        self, linears: list[tuple[str, nn.Linear]], *, rank: int, vector_length: int, seed: int, device: torch.device
+        self,
+        linears: list[tuple[str, nn.Linear]],
+        *,
+        rank: int,
+        vector_length: int,
+        seed: int,
+        device: torch.device,
+        offset: bool = False,
     ) -> None:
         self._layers = [layer for _, layer in linears]
         self._rank = rank
@@ -63,19 +89,39 @@ class LowRankAdapter:
         rows = np.full((vector_length, longest), self.n_entries, dtype=np.int64)
         rows[np.arange(longest) < projection.counts[:, None]] = projection.order
         self._rows = torch.from_numpy(rows).to(device)
-        self._factors: list[Tensor] | None = None
+        self._factors: list[tuple[Tensor, Tensor]] | None = None
         self.strength = 1.0
+        self._offset = self._offset_factors = None
+        if offset:
+            theta_0 = offset_vector(self.n_entries, vector_length, seed)
+            self._offset = torch.from_numpy(theta_0).to(device)
+            with torch.no_grad():
+                self._offset_factors = self._pairs(self._offset)
+
+    def _pairs(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """(A [r, in], B [out, r]) of every layer."""
+        flat = _Gather.apply(theta, self._index, self._scale, self._rows)
+        parts = flat.split(self._sizes)
+        return [
+            (parts[2 * i].view(self._rank, layer.in_features), parts[2 * i + 1].view(layer.out_features, self._rank))
+            for i, layer in enumerate(self._layers)
+        ]
 
     def materialize(self, theta: Tensor) -> None:
         """Set all factors from θ float32 [k]; differentiable in θ."""
-        flat = _Gather.apply(theta, self._index, self._scale, self._rows)
-        self._factors = list(flat.split(self._sizes))
+        if self._offset is None:
+            self._factors = self._pairs(theta)
+            return
+        # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
+        self._factors = [
+            (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
+            for (a, b), (a_0, b_0) in zip(self._pairs(self._offset + theta), self._offset_factors, strict=True)
+        ]
 
     def _hook(self, number: int):
         def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = inputs[0]
-            a = self._factors[2 * number].view(self._rank, layer.in_features)
-            b = self._factors[2 * number + 1].view(layer.out_features, self._rank)
+            a, b = self._factors[number]
             update = F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
             return output + self.strength * update
 

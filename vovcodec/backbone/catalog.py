@@ -19,6 +19,7 @@ class ModelFacts:
     repository: on the Hugging Face hub, in diffusers' layout. pipeline: its class in model_index.json.
     licence: SPDX name. download_bytes: of the files this codec reads. *_params: number of weights; the autoencoder is
     kept in float32, the rest in the chosen precision. n_blocks, width, ffn_width: of the transformer.
+    space_stride: pixels per latent value along each side.
     n_experts: transformers that share the time axis (Wan2.2 A14B has one for high and one for low noise).
     max_frames: longest clip it was trained on.
     """
@@ -35,6 +36,7 @@ class ModelFacts:
     width: int
     ffn_width: int
     space_stride: int = 8
+    latent_channels: int = 16
     n_experts: int = 1
     max_frames: int = 81
     shift_480p: float = 3.0
@@ -80,6 +82,7 @@ CATALOG: dict[str, ModelFacts] = {
             width=3072,
             ffn_width=14336,
             space_stride=16,
+            latent_channels=48,
             max_frames=121,
             shift_480p=5.0,
             **_WAN,

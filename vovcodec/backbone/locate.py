@@ -15,7 +15,7 @@ from vovcodec.backbone.catalog import ModelFacts
 from vovcodec.backbone.memory import memory_needed
 from vovcodec.errors import ModelError
 
-__all__ = ["MODELS_VARIABLE", "ModelFolder", "locate_model", "weight_files"]
+__all__ = ["MODELS_VARIABLE", "ModelFolder", "embedded_folder", "locate_model", "weight_files"]
 
 MODELS_VARIABLE = "VOVCODEC_MODELS"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -61,6 +61,16 @@ def locate_model(
         wanted = f" at revision {revision}" if revision else ""
         raise ModelError(f"the weights of {facts.id}{wanted} are not on this machine. {_how_to_get(facts)}")
     return _checked(folder, facts)
+
+
+def embedded_folder(path: Path | str | None = None) -> Path | None:
+    """The folder of another `pocket` model than the one in the package: `path`, else $VOVCODEC_MODELS/pocket where that
+    is a folder, else None."""
+    if path is not None:
+        return Path(path).expanduser()
+    shelf = os.environ.get(MODELS_VARIABLE)
+    folder = Path(shelf).expanduser() / "pocket" if shelf else None
+    return folder if folder is not None and folder.is_dir() else None
 
 
 def weight_files(folder: Path) -> list[Path]:

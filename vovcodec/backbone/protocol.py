@@ -3,36 +3,15 @@ and one preset."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
 from torch import Tensor, device, nn
 
+from vovcodec.backbone.geometry import LatentGeometry
+
 __all__ = ["Backbone", "LatentGeometry"]
-
-
-@dataclass(frozen=True)
-class LatentGeometry:
-    """How frames map to latents.
-
-    time_stride: coded frames are `time_stride`·n + 1; they become n + 1 latent frames.
-    space_stride: pixels per latent value along each side.
-    size_multiple: coded width and height are multiples of this (stride × patch).
-    channels: latent channels C.
-    max_frames: longest segment in frames; 1 for models of still pictures.
-    """
-
-    time_stride: int
-    space_stride: int
-    size_multiple: int
-    channels: int
-    max_frames: int
-
-    def latent_shape(self, n_frames: int, width: int, height: int) -> tuple[int, int, int, int, int]:
-        """[1, C, T, h, w] for coded frames of a size."""
-        n_latent_frames = 1 + (n_frames - 1) // self.time_stride
-        return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
 
 class Backbone(Protocol):
@@ -60,6 +39,11 @@ class Backbone(Protocol):
     def velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor) -> Tensor:
         """v(x_t, t) for latents [B, C, T, h, w] and a time (or [B] times) in [0, 1]; differentiable in the weights'
         adaptation; float32 out."""
+        ...
+
+    def fitting_precision(self) -> AbstractContextManager:
+        """A context for the passes of a fit, which need not be reproducible elsewhere: faster, less exact arithmetic
+        where this machine has it, else nothing."""
         ...
 
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:

@@ -6,6 +6,8 @@ timestep t in [0, 1], transformer output = ε − x₀, captions inside a chat t
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -132,6 +134,10 @@ class QwenImageBackbone:
                 return_dict=False,
             )[0]
         return unpack(prediction.float(), height, width)
+
+    def fitting_precision(self) -> AbstractContextManager:
+        """See `protocol.Backbone.fitting_precision`: the model's own precision is the fast one already."""
+        return nullcontext()
 
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`; the image stream's layers."""

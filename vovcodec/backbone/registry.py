@@ -52,9 +52,10 @@ def load_backbone(
     Raises ModelError when the id is unknown, its weights are missing or damaged, or memory runs out.
     """
     if backbone_id == "pocket":
+        from vovcodec.backbone.locate import embedded_folder
         from vovcodec.backbone.pocket.backbone import PocketBackbone
 
-        return PocketBackbone(path, pick_device(device), precision)
+        return PocketBackbone(embedded_folder(path), pick_device(device), precision)
     by_repository = {facts.repository: facts for facts in CATALOG.values()}
     facts = CATALOG.get(backbone_id) or by_repository.get(backbone_id)
     if facts is None:

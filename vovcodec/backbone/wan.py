@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -136,6 +137,10 @@ class WanBackbone:
                 return_dict=False,
             )[0]
         return prediction.float()
+
+    def fitting_precision(self) -> AbstractContextManager:
+        """See `protocol.Backbone.fitting_precision`: the model's own precision is the fast one already."""
+        return nullcontext()
 
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`; the second transformer's layers follow the first's."""

@@ -19,7 +19,7 @@ __all__ = ["command"]
 
 @click.command(cls=arg.GroupedCommand, short_help="Show what is in .vov files; several make a table.")
 @click.argument("sources", metavar="IN.vov…", nargs=-1, required=True)
-@click.option("--check", is_flag=True, help="Also decode the coded symbols (checksums are always verified).")
+@click.option("--check", is_flag=True, help="Also decode all that is coded (checksums are always verified).")
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON: one object, or a list for several files.")
 @click.pass_context
 def command(context: click.Context, sources: tuple[str, ...], check: bool, as_json: bool) -> None:

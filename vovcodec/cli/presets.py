@@ -32,8 +32,11 @@ def command(context: click.Context, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows))
     else:
-        cells = [[r["name"], r["backbone"], r["usable"], r["model"], r["description"]] for r in rows]
-        print(format_table(["name", "backbone", "usable", "model", "description"], cells))
+        cells = [[r["name"], r["backbone"], r["model"] if r["usable"] else "missing", r["description"]] for r in rows]
+        print(format_table(["name", "backbone", "model", "description"], cells))
+        # Once per model, not once per preset.
+        for reason in dict.fromkeys(r["model"] for r in rows if not r["usable"]):
+            print(f"\n{reason}")
 
 
 @command.command("show", cls=arg.GroupedCommand)
@@ -58,15 +61,18 @@ def _show(name: str, effort: str | None, as_json: bool) -> None:
 def model_status(backbone: object) -> tuple[bool, str]:
     """Whether the weights of a preset's backbone are on this machine, and where or what is missing."""
     path = getattr(backbone, "path", None)
-    if path is not None:
-        found = Path(path).is_dir()
-        return found, str(path) if found else f"no folder {path}"
+    if path is not None and not Path(path).is_dir():
+        return False, f"no folder {path}"
     if getattr(backbone, "id", None) == "pocket":
+        if path is not None:
+            return True, str(path)
         size_bytes = embedded_weights_bytes()
         if size_bytes:
             return True, f"embedded, {size_bytes / 1e6:.1f} MB"
         return False, "embedded weights missing"
-    return False, "set backbone.path to the model's folder"
+    from vovcodec.codec.models import model_status as hub_model_status
+
+    return hub_model_status(getattr(backbone, "id", ""), path, getattr(backbone, "revision", None))
 
 
 def embedded_weights_bytes() -> int:

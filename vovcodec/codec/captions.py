@@ -15,9 +15,7 @@ __all__ = ["MAX_CAPTION_BYTES", "resolve_caption"]
 MAX_CAPTION_BYTES = 8192
 
 
-def resolve_caption(
-    option: str | None, frames: Callable[[], np.ndarray], listener: ProgressListener
-) -> str:
+def resolve_caption(option: str | None, frames: Callable[[], np.ndarray], listener: ProgressListener) -> str:
     """The caption text for an option: None or "none" → empty, "@FILE" → the file's text, "auto" → a local
     vision-language model on `frames()` (uint8 [F, H, W, 3]), anything else → itself.
 

@@ -13,28 +13,34 @@ import torch
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
+from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
 from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
-from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
+from vovcodec.container import StreamHeader, VovFile, read_vov
 from vovcodec.errors import UsageError
 from vovcodec.media import open_writer, resize_frames
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["decode"]
 
 
-def decode(source: Path | str, target: Path | str, options: DecodeOptions, listener: ProgressListener) -> DecodeReport:
+def decode(
+    source: Path | str,
+    target: Path | str,
+    options: DecodeOptions | None = None,
+    listener: ProgressListener | None = None,
+) -> DecodeReport:
     """Regenerate a clip or picture from a file and the public base model.
 
     Args:
         source: path of a `.vov` file, or "-" for standard input.
         target: path, `frames/%05d.png`, or "-" for standard output.
-        options: see `DecodeOptions`.
-        listener: receives progress.
+        options: see `DecodeOptions`; None = all defaults.
+        listener: receives progress; None = nobody.
 
     Raises UsageError, MediaError, FormatError, ModelError, OutputExistsError.
     """
     started = time.monotonic()
+    options, listener = options or DecodeOptions(), listener or SilentListener()
     if options.threads:
         torch.set_num_threads(options.threads)
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
@@ -72,7 +78,7 @@ def decode(source: Path | str, target: Path | str, options: DecodeOptions, liste
                 segment,
                 stream.caption_of(segment),
                 adapter,
-                n_coded_frames=_coded_frames(segment, backbone.geometry.time_stride),
+                n_coded_frames=n_coded_frames_of(segment, backbone.geometry.time_stride),
                 n_evaluations=options.steps,
                 on_step=lambda t, x_t, clean: listener.advance(),
             )
@@ -117,11 +123,6 @@ def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListen
         )
     elif math.isinf(min(drifts)):
         listener.note("verified: the thumbnails are equal")
-
-
-def _coded_frames(segment: Segment, stride: int) -> int:
-    """Frames the segment was coded with: its real ones padded to stride·n + 1."""
-    return math.ceil((segment.n_frames - 1) / stride) * stride + 1
 
 
 def _frame_range(header: StreamHeader, options: DecodeOptions) -> tuple[int, int]:

@@ -4,68 +4,80 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from vovcodec import __version__
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.backbone.registry import load_backbone
+from vovcodec.codec.accounting import (
+    QualityMean,
+    blank_atoms,
+    blank_check,
+    blank_indices,
+    blank_vector,
+    payload_budget,
+    payload_size,
+)
 from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
+from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.options import EncodeOptions, EncodeReport
+from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
-from vovcodec.codec.regenerate import make_adapter, segment_theta
+from vovcodec.codec.regenerate import make_adapter
 from vovcodec.codec.segment import encode_segment
 from vovcodec.codec.spool import FrameSpool
-from vovcodec.container import (
-    VERSION,
-    Adaptation,
-    CodedAtoms,
-    CodedVector,
-    Segment,
-    SegmentCheck,
-    StreamHeader,
-    VovFile,
-    parse,
-    serialize,
-    write_vov,
-)
+from vovcodec.codec.writing import write_checked
+from vovcodec.container import VERSION, Adaptation, Segment, StreamHeader, VovFile, parse, serialize
 from vovcodec.errors import Interrupted, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
 _COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
-def encode(source: Path | str, target: Path | str, options: EncodeOptions, listener: ProgressListener) -> EncodeReport:
+def encode(
+    source: Path | str,
+    target: Path | str,
+    options: EncodeOptions | None = None,
+    listener: ProgressListener | None = None,
+) -> EncodeReport:
     """Encode a clip or picture and report what came out.
 
     Args:
         source: path, `frames/%05d.png`, or "-" for standard input.
         target: path of the `.vov` file, or "-" for standard output.
-        options: see `EncodeOptions`.
-        listener: receives progress.
+        options: see `EncodeOptions`; None = all defaults.
+        listener: receives progress; None = nobody.
 
     Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
     """
     started = time.monotonic()
+    options, listener = options or EncodeOptions(), listener or SilentListener()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.audio != "none":
         raise UsageError("this version does not carry audio; use --audio none")
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
-    if options.lambda_ is not None:
-        stage2 = replace(preset.fitting.stage2, lambda_=options.lambda_)
+    require_writable(target, overwrite=options.overwrite)
+    if preset.rate.lambda_ is not None:
+        stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
+    if preset.rate.split is not None:  # a share of nothing is no part at all
+        vector, steering = preset.rate.split
+        if not steering:
+            preset = replace(preset, steering=replace(preset.steering, method="none"))
+        if not vector:
+            preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
     reader = open_frames(
         source,
         start_s=options.start_s,
@@ -90,17 +102,18 @@ def encode(source: Path | str, target: Path | str, options: EncodeOptions, liste
             )
             caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
             job = _Job(options, preset, backbone, info, spool, caption, listener)
-            stream, decoded_psnr, decoded_ssim, n_evaluations = job.run()
-            _write(target, stream, options)
+            stream, quality, n_evaluations = job.run()
+            stream = write_checked(target, stream, overwrite=options.overwrite)
             job.state.discard()
-    data = serialize(stream)
+    sections = section_sizes(stream)
+    size_bytes = sum(sections.values())
     return EncodeReport(
         output=str(target),
-        size_bytes=len(data),
-        sections=section_sizes(parse(data)),
-        bpp=8 * len(data) / (info.width * info.height * stream.header.n_frames),
-        psnr_db=decoded_psnr,
-        ssim=decoded_ssim,
+        size_bytes=size_bytes,
+        sections=sections,
+        bpp=8 * size_bytes / (info.width * info.height * stream.header.n_frames),
+        psnr_db=quality.psnr_db,
+        ssim=quality.ssim,
         n_frames=stream.header.n_frames,
         source_size=(info.width, info.height),
         coded_size=(width, height),
@@ -145,6 +158,12 @@ class _Job:
     ) -> None:
         self.preset, self.backbone, self.spool = preset, backbone, spool
         self.caption, self.listener = caption, listener
+        multiple = backbone.geometry.size_multiple
+        if spool.width % multiple or spool.height % multiple:
+            raise UsageError(
+                f"{backbone.id} codes multiples of {multiple} pixels, not {spool.width}x{spool.height}: set "
+                f"the preset's geometry.multiple to {multiple}"
+            )
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
         self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
@@ -203,16 +222,18 @@ class _Job:
             "plan": repr(self.plan),
             "rate": repr((self.file_bytes, self.preset.rate)),
             "caption": self.caption,
-            "version": VERSION,
+            "version": (VERSION, __version__),
         }
         text = json.dumps(settings, sort_keys=True).encode()
         return hashlib.sha256(self.spool.digest() + text).hexdigest()[:32]
 
-    def run(self) -> tuple[VovFile, float, float, int]:
-        """All segments → the stream, PSNR in dB over all frames, mean SSIM, network evaluations."""
+    def run(self) -> tuple[VovFile, QualityMean, int]:
+        """All segments → the stream, its quality, network evaluations."""
         finished: list[Segment] = []
-        squared_error, ssim_sum, n_evaluations = 0.0, 0.0, 0
+        quality, n_evaluations = QualityMean(), 0
         payload_left = self._payload_bytes()
+        if self.preset.steering.method == "importance":
+            warn_of_few_steps(self.header.sampler, self.listener)
         for number, span in enumerate(self.segments):
             frames_left = self.spool.n_frames - span.start
             share = None if payload_left is None else payload_left * span.n_frames / frames_left
@@ -223,15 +244,12 @@ class _Job:
                 kept = self._encode(number, span, share)
             segment, psnr_db, ssim, evaluations = kept
             finished.append(segment)
-            squared_error += span.n_frames * 10 ** (-psnr_db / 10)
-            ssim_sum += span.n_frames * ssim
+            quality.add(span.n_frames, psnr_db, ssim)
             n_evaluations += evaluations
             if payload_left is not None:
-                payload_left -= _payload_size(segment)
-        mean_error = squared_error / self.spool.n_frames
+                payload_left -= payload_size(segment)
         stream = VovFile(header=self.header, segments=tuple(finished), caption=self.caption or None)
-        quality = -10 * math.log10(mean_error) if mean_error else math.inf
-        return stream, quality, ssim_sum / self.spool.n_frames, n_evaluations
+        return stream, quality, n_evaluations
 
     def _encode(self, number: int, span, payload_bytes: float | None) -> tuple[Segment, float, float, int]:
         frames = pad_frames(self.spool.read(span.start, span.n_frames), span.n_coded_frames)
@@ -251,7 +269,9 @@ class _Job:
                 listener=self.listener,
             )
         except KeyboardInterrupt:
-            raise Interrupted("stopped; the work so far is kept") from None
+            problem = self.state.problem
+            kept = f"nothing is kept: {problem}" if problem else "the work so far is kept"
+            raise Interrupted(f"stopped; {kept}") from None
         result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
         if len(self.segments) > 1:
             self._keep(*result)
@@ -286,52 +306,20 @@ class _Job:
         """
         if self.file_bytes is None:
             return None
-        # The same stream with blank payloads. The steering's own budget covers its counts.
-        blank_atoms = CodedAtoms(
-            counts=(100,),
-            eta_scale_q=self.plan.eta_scale_q,
-            active_channels=self.plan.active_channels,
-            words=bytes(200),
-        )
-        steers = self.preset.steering.method == "atoms"
+        # The same stream with blank payloads.
+        method = self.preset.steering.method
         blanks = tuple(
             Segment(
                 index=number,
                 first_frame=span.start,
                 n_frames=span.n_frames,
-                vector=CodedVector(step_size_q=10000, model=b"", words=bytes(200)) if self.adapter else None,
-                atoms=blank_atoms if steers else None,
-                check=SegmentCheck(psnr_q=6000, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(8)),
+                vector=blank_vector() if self.adapter else None,
+                atoms=blank_atoms(self.plan) if method == "atoms" else None,
+                importance=blank_indices() if method == "importance" else None,
+                check=blank_check(),
             )
             for number, span in enumerate(self.segments)
         )
         stream = VovFile(header=self.header, segments=blanks, caption=self.caption or None)
-        n_blobs = bool(self.adapter) + steers
-        fixed = len(serialize(stream)) - 200 * n_blobs * len(blanks)
-        least = fixed + 24 * n_blobs * len(blanks)
-        if self.file_bytes < least:
-            raise UsageError(
-                f"{self.file_bytes} bytes are too few: {len(blanks)} segment(s) with header, caption and check need at "
-                f"least {least}; raise the target, shorten the clip or the caption"
-            )
-        return float(self.file_bytes - fixed)
-
-
-def _payload_size(segment: Segment) -> int:
-    vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
-    # Counts take four bits each, see sampling.steering.
-    return vector + (len(segment.atoms.words) + (len(segment.atoms.counts) + 1) // 2 if segment.atoms else 0)
-
-
-def _write(target: Path | str, stream: VovFile, options: EncodeOptions) -> None:
-    """Write, then read back and compare every symbol with what the encoder used: a wrong file is never left behind."""
-    data = serialize(stream)
-    again = parse(data)
-    if again != stream:
-        raise VovError("the written stream does not read back as it was; please report this")
-    for segment in again.segments:
-        segment_theta(again.header, segment)
-    if str(target) == "-":
-        write_vov(sys.stdout.buffer, stream)
-    else:
-        write_vov(Path(target), stream, overwrite=options.overwrite)
+        n_blanks = (bool(self.adapter) + (method != "none")) * len(blanks)
+        return payload_budget(stream, self.file_bytes, n_blanks)

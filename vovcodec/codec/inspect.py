@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vovcodec.container import VovFile, describe, describe_lines, read_vov
+from vovcodec.container import Segment, VovFile, describe, describe_lines, read_vov
 from vovcodec.errors import FormatError
+
+if TYPE_CHECKING:
+    from vovcodec.backbone.geometry import LatentGeometry
 
 __all__ = ["check", "inspect", "summary"]
 
@@ -16,7 +19,7 @@ __all__ = ["check", "inspect", "summary"]
 def inspect(source: str | Path, *, verify: bool = False) -> dict[str, Any]:
     """Everything in the file as plain data.
 
-    source: a path or `-`. verify: also decode every coded vector (see `check`); every CRC-32 is always verified.
+    source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC-32 is always verified.
     Returns `file`, `summary` (see there), `content` (field by field), `lines` (the same for people) and, with
     `verify`, `check`.
     Raises FormatError for a damaged file, MediaError where it cannot be read.
@@ -59,26 +62,68 @@ def summary(stream: VovFile) -> dict[str, Any]:
     }
 
 
-def check(stream: VovFile) -> dict[str, int]:
-    """Decodes the symbols of every vector, as the decoder would.
+def check(stream: VovFile) -> dict[str, int | str]:
+    """Decodes the symbols of every vector, the atoms and the importance-sampling indices, as the decoder would.
 
-    Returns how many sections, segments and symbols are good. Raises FormatError, with every fault on its own line,
-    when anything is damaged (read with `tolerant=True` to learn of more than the first).
+    Returns how many sections, segments, symbols, atoms and indices are good; for atoms whose model is not at hand, so
+    that the size of its latents is unknown, that they were not looked at. Raises FormatError, with every fault on its
+    own line, when anything is damaged (read with `tolerant=True` to learn of more than the first).
     """
-    from vovcodec.entropy.symbols import decode_symbols
-
     faults = [(number, str(error)) for number, error in stream.damage]
-    n_symbols = 0
+    counted: dict[str, int | str] = {"symbols": 0}
+    if any(segment.atoms for segment in stream.segments):
+        counted["atoms"] = 0
+    if any(segment.importance for segment in stream.segments):
+        counted["indices"] = 0
+    geometry = _geometry(stream) if "atoms" in counted else None
     for segment in stream.segments:
-        if segment.vector is not None and stream.header.adaptation is not None:
-            length = stream.header.adaptation.vector_length
-            try:
-                n_symbols += decode_symbols(segment.vector.model, segment.vector.words, length).size
-            except FormatError as error:
-                faults.append((segment.index, str(error)))
+        try:
+            counted["symbols"] += _n_symbols(stream, segment)
+            if segment.importance is not None:
+                counted["indices"] += _n_indices(stream, segment)
+            if segment.atoms is not None and geometry is not None:
+                counted["atoms"] += _n_atoms(stream, segment, geometry)
+        except FormatError as error:
+            faults.append((segment.index, str(error)))
+    if "atoms" in counted and geometry is None:
+        counted["atoms"] = "not decoded, their model is not at hand"
     if faults:
         where = ("file" if number is None else f"segment {number}" for number, _ in faults)
         listed = "\n".join(f"  {place}: {message}" for place, (_, message) in zip(where, faults, strict=True))
         n_whole = len(stream.segments)
         raise FormatError(f"damaged; {n_whole} of {stream.header.n_segments} segments can be read\n{listed}")
-    return {"sections": len(stream.layout), "segments": len(stream.segments), "symbols": n_symbols}
+    return {"sections": len(stream.layout), "segments": len(stream.segments), **counted}
+
+
+def _geometry(stream: VovFile) -> LatentGeometry | None:
+    from vovcodec.backbone.geometry import known_geometry
+
+    return known_geometry(stream.header.backbone_id, stream.header.fingerprint)
+
+
+def _n_symbols(stream: VovFile, segment: Segment) -> int:
+    if segment.vector is None or stream.header.adaptation is None:
+        return 0
+    from vovcodec.entropy.symbols import decode_symbols
+
+    vector = segment.vector
+    return decode_symbols(vector.model, vector.words, stream.header.adaptation.vector_length).size
+
+
+def _n_indices(stream: VovFile, segment: Segment) -> int:
+    from vovcodec.container.indices import unpack_indices
+
+    sampler = stream.header.sampler
+    if sampler.n_steps is None or sampler.sampler_id != "eta" or segment.atoms is not None:
+        raise FormatError("importance-sampling indices need schedule shift, sampler eta and no atoms beside them")
+    return len(unpack_indices(segment.importance.indices, sampler.n_steps - 1, segment.importance.log2_candidates))
+
+
+def _n_atoms(stream: VovFile, segment: Segment, geometry: LatentGeometry) -> int:
+    from vovcodec.entropy.positions import decode_atoms
+
+    header, atoms = stream.header, segment.atoms
+    n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
+    shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
+    per_injection = decode_atoms(atoms.words, atoms.counts, atoms.n_positions(shape))
+    return sum(len(positions) for positions, _ in per_injection)

@@ -43,8 +43,7 @@ class EncodeOptions:
 
     preset: name of a shipped preset or path of a YAML file.
     effort: name of an effort in that preset.
-    caption: the text itself, `@FILE` (read it from a file), `auto` (a local captioner) or `none`; None = `auto` where
-        a captioner is present, otherwise empty.
+    caption: the text itself, `@FILE` (read it from a file), `auto` (a local captioner) or `none`; None = `none`.
     size: coded (width, height) in pixels; None = chosen from the preset's short side.
     frame_rate: frames per second to resample to.
     start_s, duration_s: part of the input in seconds. n_frames: at most so many frames (after resampling).
@@ -141,7 +140,7 @@ class EncodeReport:
 class DecodeOptions:
     """Settings of one decode.
 
-    steps: sampler steps instead of the file's own (a preview, or more than it was fitted for).
+    steps: stop after so many network evaluations and show the estimate reached (a preview).
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
@@ -171,7 +170,8 @@ class DecodeReport:
     """What one decode produced.
 
     verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
-    drift_db: how far this machine's frames are from the encoder's, in dB of PSNR; 0 = none; None as above.
+    drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they are equal (40 and
+        more is as it should be); None as above.
     """
 
     output: str
@@ -189,7 +189,8 @@ class DecodeReport:
 class ScaleOptions:
     """Settings of one `scale`: new steering for an existing file, within a byte budget.
 
-    target_bytes: size of the whole new file. steps: sampler steps. method: `atoms` or `importance`.
+    target_bytes: size of the whole new file; None = what the preset of the file's model has.
+    method: `atoms` or `importance`. steps: sampler steps of importance sampling; with atoms the bytes decide.
 
     Raises UsageError for values that can never make sense.
     """
@@ -204,18 +205,20 @@ class ScaleOptions:
 
     def __post_init__(self) -> None:
         _check_positive(self, "target_bytes", "steps", "threads")
+        if self.steps is not None and self.method == "atoms":
+            raise UsageError("steps go with the method importance; with atoms the bytes decide how many there are")
 
 
 @dataclass(frozen=True)
 class ScaleReport:
-    """What one `scale` produced; fields as in `EncodeReport`."""
+    """What one `scale` produced; fields as in `EncodeReport`. No quality is known where no reference was given."""
 
     output: str
     size_bytes: int
     sections: dict[str, int] = field(default_factory=dict)
     bpp: float = 0.0
-    psnr_db: float = 0.0
-    ssim: float = 0.0
+    psnr_db: float | None = None
+    ssim: float | None = None
     n_frames: int = 0
     n_network_evaluations: int = 0
     scale_s: float = 0.0

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from vovcodec.container import CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
+from vovcodec.sampling.importance import ImportancePlan
 from vovcodec.sampling.schedule import ETA_UNIT, ratio_to_q, shift_to_q8, start_to_q
 from vovcodec.sampling.steering import SteeringPlan
 
-__all__ = ["coded_atoms", "frame_rate_of", "n_evaluations_of", "plan_of_preset", "plan_of_segment", "sampler_of_preset"]
+__all__ = [
+    "coded_atoms",
+    "frame_rate_of",
+    "importance_plan",
+    "n_coded_frames_of",
+    "n_evaluations_of",
+    "plan_of_preset",
+    "plan_of_segment",
+    "sampler_of_preset",
+]
 
 # Names in the container ↔ names in sampling.
 _CODEBOOKS = {"hadamard": "hadamard", "cyclic-shift": "cyclic"}
@@ -49,6 +60,18 @@ def coded_atoms(plan: SteeringPlan, words: bytes) -> CodedAtoms:
     )
 
 
+def importance_plan(sampler: Sampler, log2_candidates: int) -> ImportancePlan:
+    """The plan of a segment with importance-sampling indices.
+
+    Raises FormatError for a header that such a segment cannot have.
+    """
+    if sampler.schedule != "shift" or sampler.sampler_id != "eta":
+        raise FormatError("importance-sampling indices need the schedule shift and the sampler eta; the file is wrong")
+    return ImportancePlan(
+        seed=sampler.seed, n_steps=sampler.n_steps, shift_q8=sampler.shift_q8, log2_candidates=log2_candidates
+    )
+
+
 def plan_of_preset(preset: Preset) -> SteeringPlan:
     """The encoder's plan before the number of atoms is known."""
     steering = preset.steering
@@ -63,7 +86,7 @@ def plan_of_preset(preset: Preset) -> SteeringPlan:
 
 
 def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
-    """The header's sampler: a signal-to-noise grid for steering, a shifted time grid otherwise."""
+    """The header's sampler: a signal-to-noise grid for atoms, a shifted time grid otherwise."""
     sampler = preset.sampler
     if preset.steering.method == "atoms":
         plan = plan_of_preset(preset)
@@ -75,12 +98,18 @@ def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
             snr_ratio_q=plan.snr_ratio_q,
         )
     shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
-    return Sampler(sampler_id="ode", seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_to_q8(shift))
+    sampler_id = "eta" if preset.steering.method == "importance" else "ode"
+    return Sampler(sampler_id=sampler_id, seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_to_q8(shift))
 
 
 def n_evaluations_of(header: StreamHeader, segment: Segment) -> int:
     """Network evaluations a full decode of `segment` takes."""
     return header.sampler.n_evaluations(segment.atoms)
+
+
+def n_coded_frames_of(segment: Segment, time_stride: int) -> int:
+    """Frames a segment was coded with: its real ones padded to time_stride·n + 1."""
+    return math.ceil((segment.n_frames - 1) / time_stride) * time_stride + 1
 
 
 def frame_rate_of(header: StreamHeader) -> Fraction:

@@ -11,32 +11,46 @@ from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.codec.plans import plan_of_segment
+from vovcodec.codec.plans import importance_plan, plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader
+from vovcodec.container.indices import unpack_indices
 from vovcodec.entropy.positions import decode_atoms
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
+from vovcodec.sampling.importance import replay
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import Atoms, follow
 
-__all__ = ["adapted_velocity", "load_matching_backbone", "make_adapter", "regenerate_latents", "segment_atoms"]
+__all__ = [
+    "adapted_velocity",
+    "load_matching_backbone",
+    "make_adapter",
+    "regenerate_latents",
+    "segment_atoms",
+    "segment_indices",
+]
 
 
 def load_matching_backbone(header: StreamHeader, *, device: str, force: bool, path=None) -> Backbone:
     """The base model a file was made with.
 
-    Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False.
+    Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False, FormatError for a
+    coded size that this model cannot have.
     """
     from vovcodec.backbone.registry import load_backbone
 
     backbone = load_backbone(header.backbone_id, path=path, device=device, precision=header.precision)
     if backbone.fingerprint != header.fingerprint and not force:
         raise ModelError(
-            f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the weights here are "
+            f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the ones here are "
             f"{backbone.fingerprint.hex()}; install the matching version or decode anyway with --force"
         )
+    multiple = backbone.geometry.size_multiple
+    if header.coded_width % multiple or header.coded_height % multiple:
+        size = f"{header.coded_width}x{header.coded_height}"
+        raise FormatError(f"the coded size {size} is no multiple of {multiple}, as {header.backbone_id} needs")
     return backbone
 
 
@@ -48,6 +62,7 @@ def make_adapter(backbone: Backbone, adaptation: Adaptation) -> LowRankAdapter:
         vector_length=adaptation.vector_length,
         seed=adaptation.projection_seed,
         device=backbone.device,
+        offset=adaptation.projection_id == "offset-philox",
     )
     adapter.strength = adaptation.strength
     return adapter
@@ -90,6 +105,19 @@ def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]
     return decode_atoms(segment.atoms.words, list(plan.counts), plan.n_positions(shape))
 
 
+def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
+    """Candidate of every step of a segment with importance sampling; empty for others.
+
+    Raises FormatError for indices of another number, and beside atoms.
+    """
+    if segment.importance is None:
+        return []
+    if segment.atoms is not None:
+        raise FormatError("a segment has atoms and importance-sampling indices; it can be steered by one of them only")
+    plan = importance_plan(header.sampler, segment.importance.log2_candidates)
+    return unpack_indices(segment.importance.indices, plan.n_indices, plan.log2_candidates)
+
+
 def regenerate_latents(
     backbone: Backbone,
     header: StreamHeader,
@@ -111,7 +139,7 @@ def regenerate_latents(
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
     theta = segment_theta(header, segment)
-    atoms = segment_atoms(header, segment, shape)
+    atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
     with adapted_velocity(backbone, caption, adapter if theta is not None else None, theta) as velocity:
         if segment.atoms is not None:
             plan = plan_of_segment(header, segment)
@@ -126,7 +154,16 @@ def regenerate_latents(
                 n_evaluations=n_evaluations,
             )
         if segment.importance is not None:
-            raise FormatError("importance-sampling indices are not supported by this version; update vovcodec")
+            return replay(
+                velocity,
+                indices,
+                importance_plan(header.sampler, segment.importance.log2_candidates),
+                segment.index,
+                shape,
+                backbone.device,
+                on_step=on_step,
+                n_evaluations=n_evaluations,
+            )
         noise = initial_noise(header.sampler.seed, segment.index, shape).to(backbone.device)
         if header.sampler.schedule == "snr":  # nothing was injected: the first estimate is the picture
             times = [1.0, 0.0]

@@ -8,7 +8,6 @@ will have it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,68 +16,46 @@ from torch import Tensor
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
-from vovcodec.codec.check import segment_check
-from vovcodec.codec.plans import coded_atoms, plan_of_preset
+from vovcodec.codec.injection import (
+    CodedSegment,
+    LatentEstimate,
+    finished_segment,
+    inject_atoms,
+    inject_indices,
+    inject_nothing,
+    log2_candidates_within,
+    score_weights,
+)
+from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
-from vovcodec.container import CodedAtoms, CodedVector, Sampler, Segment
-from vovcodec.entropy.positions import encode_atoms
+from vovcodec.container import CodedVector, Sampler
+from vovcodec.entropy.quantizer import SYMBOL_LIMIT, nearest_step_size_q
 from vovcodec.entropy.symbols import encode_symbols
-from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
-from vovcodec.fitting.fit import FitSettings, FittedVector, StageSettings, fit_vector, initial_vector, requantize
+from vovcodec.fitting.fit import (
+    FitSettings,
+    FittedVector,
+    StageSettings,
+    entry_scale,
+    fit_vector,
+    initial_vector,
+    requantize,
+)
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
-from vovcodec.metrics import psnr, ssim
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
-from vovcodec.sampling.sampler import Velocity, initial_noise, sample
+from vovcodec.sampling.sampler import Velocity
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
-__all__ = ["CodedSegment", "encode_segment", "score_weights"]
+__all__ = ["encode_segment"]
 
 
-@dataclass(frozen=True)
-class CodedSegment:
-    """A coded segment and what its decoder will show: uint8 `frames` (padding trimmed) and their quality."""
-
-    segment: Segment
-    frames: np.ndarray
-    psnr_db: float
-    ssim: float
-    n_evaluations: int
-
-
-class _Estimate:
-    """PSNR in dB from latent errors: pixel error energy over pixel energy ≈ latent error energy over latent energy.
-
-    Exact for an orthonormal autoencoder, a rough guide for others; used for progress only.
-    """
-
-    def __init__(self, frames: np.ndarray, latents: Tensor) -> None:
-        pixel_energy = float(np.mean((frames.astype(np.float32) - 127.5) ** 2)) + 1e-9
-        self._target = latents
-        self._factor = pixel_energy / (float(latents.square().mean()) + 1e-9)
-
-    def psnr_db(self, clean: Tensor) -> float:
-        error = self._factor * float((clean - self._target).square().mean()) + 1e-9
-        return 10 * math.log10(255**2 / error)
-
-
-def score_weights(backbone: Backbone, n_latent_frames: int, exponent: float) -> Tensor | None:
-    """Weights of the residual in the atoms' scores: the backbone's own, times channel deviation^exponent."""
-    weights = backbone.score_weights(n_latent_frames)
-    deviations = getattr(backbone, "channel_std", None)
-    if exponent and deviations is not None:
-        emphasis = deviations(n_latent_frames) ** exponent
-        weights = emphasis if weights is None else weights * emphasis
-    return weights
-
-
-def _fit_settings(preset: Preset, vector_bytes: float | None) -> FitSettings:
+def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) -> FitSettings:
     one, two = preset.fitting.stage1, preset.fitting.stage2
     return FitSettings(
-        stage1=StageSettings(one.steps, one.lr, one.weight_decay),
-        stage2=StageSettings(two.steps, two.lr, two.weight_decay),
+        stage1=StageSettings(one.steps, one.lr * lr_unit, one.weight_decay),
+        stage2=StageSettings(two.steps, two.lr * lr_unit, two.weight_decay),
         lambda_=two.lambda_,
         warmup_steps=two.warmup_steps,
         # The entropy model's description costs about three bytes that the rate model does not see.
@@ -146,10 +123,10 @@ def encode_segment(
     plan = plan_of_preset(preset)
     target = backbone.to_latents(frames)
     shape = tuple(target.shape)
-    estimate = _Estimate(frames, target)
-    steers = preset.steering.method == "atoms"
+    estimate = LatentEstimate(frames, target)
+    steers, injects = preset.steering.method == "atoms", preset.steering.method != "none"
     share = preset.rate.split[0] if preset.rate.split else DEFAULT_VECTOR_SHARE
-    if not steers:
+    if not injects:
         share = 1.0
     n_evaluations = 0
     weights = score_weights(backbone, shape[2], preset.steering.weight) if steers else None
@@ -159,20 +136,23 @@ def encode_segment(
     vector: CodedVector | None = None
     theta: np.ndarray | None = None
     vector_bytes = None if payload_bytes is None or adapter is None else share * payload_bytes
-    if not steers:
+    if not injects:
         steering_bytes = 0.0
     elif payload_bytes is None:
         steering_bytes = float(preset.steering.bytes)
     else:
         steering_bytes = payload_bytes - (vector_bytes or 0.0)
     if adapter is not None:
-        settings = _fit_settings(preset, vector_bytes)
+        # The published recipe gives rates and start for the vector itself, ours for the factor entries.
+        unit = 1.0 if preset.fitting.objective == "reference" else entry_scale(adapter)
+        settings = _fit_settings(preset, vector_bytes, unit)
         with adapted_velocity(backbone, caption, None, None) as plain:
-            objective, n_setup = _objective(
-                preset, plan, times, plain, target, index, steering_bytes, weights, listener
-            )
-        start = initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
-        with adapted_velocity(backbone, caption, adapter, None) as velocity:
+            traced_bytes = steering_bytes if steers else 0.0
+            objective, n_setup = _objective(preset, plan, times, plain, target, index, traced_bytes, weights, listener)
+        start = unit * initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
+        if preset.adaptation.projection == "offset-philox":
+            start = torch.zeros_like(start)
+        with adapted_velocity(backbone, caption, adapter, None) as velocity, backbone.fitting_precision():
             fitted = fit_vector(
                 adapter,
                 velocity,
@@ -185,54 +165,65 @@ def encode_segment(
                 on_progress=lambda loss, bits: {"loss": loss} | ({} if bits is None else {"size_bytes": bits / 8}),
             )
         n_evaluations += n_setup + fitted.n_evaluations
-        fitted, model, words = _coded_within(fitted, None if vector_bytes is None else math.floor(vector_bytes))
+        fitted, model, words = _coded_within(
+            fitted, None if vector_bytes is None else math.floor(vector_bytes), fill=not injects
+        )
         vector = CodedVector(step_size_q=fitted.step_size_q, model=model, words=words)
         theta = fitted.theta
-        if steers and payload_bytes is not None:
+        if injects and payload_bytes is not None:
             steering_bytes = payload_bytes - len(model) - len(words)
 
-    listener.stage("steering" if steers else "sampling", len(times) - 1)
-
-    def show(t: float, x_t: Tensor, clean: Tensor) -> None:
-        listener.advance(psnr_db=estimate.psnr_db(clean))
-
-    atoms_part: CodedAtoms | None = None
+    listener.stage("steering" if injects else "sampling", len(times) - 1)
+    show = estimate.shown_by(listener)
     with adapted_velocity(backbone, caption, adapter, theta) as velocity:
         if steers:
-            steered, chosen, latents = steer(
+            injected = inject_atoms(
                 velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=show
             )
-            if not steered.counts:
-                raise UsageError(f"{steering_bytes:.0f} bytes leave no room for steering; raise the byte target")
-            atoms_part = coded_atoms(steered, encode_atoms(chosen, steered.n_positions(shape)))
-            n_evaluations += len(steered.counts) + 1
+        elif injects:
+            n_bits = log2_candidates_within(steering_bytes, header_sampler.n_steps)
+            injected = inject_indices(
+                velocity,
+                target,
+                header_sampler,
+                index,
+                log2_candidates=n_bits,
+                listener=listener,
+                on_step=show,
+            )
         else:
-            noise = initial_noise(plan.seed, index, shape).to(backbone.device)
-            latents = sample(velocity, noise, times, [], None, show)
-            n_evaluations += len(times) - 1
-    decoded = backbone.to_frames(latents)[:n_frames]
-    original = frames[:n_frames]
-    quality = psnr(original, decoded)
-    segment = Segment(
+            injected = inject_nothing(velocity, target, header_sampler, index, on_step=show)
+    return finished_segment(
+        backbone,
+        injected,
+        frames[:n_frames],
         index=index,
         first_frame=first_frame,
-        n_frames=n_frames,
         vector=vector,
-        atoms=atoms_part,
-        check=segment_check(decoded, quality),
+        n_evaluations=n_evaluations,
     )
-    return CodedSegment(segment, decoded, quality, ssim(original, decoded), n_evaluations)
 
 
-def _coded_within(fitted: FittedVector, size_bytes: int | None) -> tuple[FittedVector, bytes, bytes]:
-    """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ)."""
-    model, words = encode_symbols(fitted.symbols)
-    if size_bytes is None or len(model) + len(words) <= size_bytes:
-        return fitted, model, words
-    coarse, fine = 0, fitted.step_size_q
-    while fine - coarse > 16:
-        middle = (coarse + fine) // 2
-        model, words = encode_symbols(requantize(fitted, middle).symbols)
-        coarse, fine = (middle, fine) if len(model) + len(words) <= size_bytes else (coarse, middle)
-    fitted = requantize(fitted, coarse)
+def _coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) -> tuple[FittedVector, bytes, bytes]:
+    """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ).
+
+    fill: nothing else can use the bytes that are left, so quantise more finely where the symbols are smaller.
+    """
+
+    def size_of(step_size_q: int) -> int:
+        model, words = encode_symbols(requantize(fitted, step_size_q).symbols)
+        return len(model) + len(words)
+
+    if size_bytes is not None:
+        coarse = fine = fitted.step_size_q
+        if size_of(fitted.step_size_q) > size_bytes:
+            coarse = 0
+        elif fill:
+            # Not beyond the step size at which the largest entry has the largest symbol.
+            largest = float(np.abs(fitted.unquantized).max()) + 1e-30
+            fine = max(fine, nearest_step_size_q(largest / SYMBOL_LIMIT))
+        while fine - coarse > 16:
+            middle = (coarse + fine) // 2
+            coarse, fine = (middle, fine) if size_of(middle) <= size_bytes else (coarse, middle)
+        fitted = requantize(fitted, coarse)
     return fitted, *encode_symbols(fitted.symbols)

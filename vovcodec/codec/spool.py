@@ -8,6 +8,8 @@ from types import TracebackType
 
 import numpy as np
 
+from vovcodec.errors import MediaError
+
 __all__ = ["FrameSpool"]
 
 
@@ -17,7 +19,7 @@ class FrameSpool:
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
         self._shape = (height, width, 3)
-        self._file = tempfile.TemporaryFile(prefix="vov-frames-")
+        self._file = tempfile.TemporaryFile(prefix="vov-frames-")  # noqa: SIM115 - closed by __exit__
         self._digest = hashlib.sha256(f"{width}x{height}".encode())
         self.n_frames = 0
 
@@ -28,11 +30,16 @@ class FrameSpool:
         self._file.close()
 
     def append(self, frame: np.ndarray) -> None:
-        """Add one frame."""
+        """Add one frame. Raises MediaError when the disk is full."""
         data = np.ascontiguousarray(frame, dtype=np.uint8)
         if data.shape != self._shape:
             raise ValueError(f"a frame of shape {data.shape} does not fit a spool of {self._shape}")
-        self._file.write(data.data)
+        try:
+            self._file.write(data.data)
+        except OSError as error:
+            place = tempfile.gettempdir()
+            reason = f"{error.strerror}; $TMPDIR can name another folder"
+            raise MediaError(f"cannot keep the frames in {place}: {reason}") from error
         self._digest.update(data.data)
         self.n_frames += 1
 
@@ -40,7 +47,7 @@ class FrameSpool:
         """Frames start … start + n_frames − 1, uint8 [n_frames, H, W, 3]."""
         frame_bytes = int(np.prod(self._shape))
         self._file.seek(start * frame_bytes)
-        data = self._file.read(n_frames * frame_bytes)
+        data = bytearray(self._file.read(n_frames * frame_bytes))  # a bytes object would make a read-only array
         return np.frombuffer(data, dtype=np.uint8).reshape(n_frames, *self._shape)
 
     def digest(self) -> bytes:

@@ -5,6 +5,7 @@ Enumerations are their names as text; fixed-point numbers are integers named `*_
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from vovcodec.container.errors import FormatError
@@ -123,10 +124,15 @@ class CodedAtoms:
     active_channels: int = 0
     words: bytes
 
+    def n_positions(self, shape: tuple[int, ...]) -> int:
+        """Atoms that an injection chooses from for latents of `shape` [1, C, T, h, w] (FORMAT.md, 20)."""
+        n_entries = min(self.active_channels or shape[1], shape[1]) * math.prod(shape[2:])
+        return n_entries if self.codebook == "cyclic-shift" else 1 << max(0, (n_entries - 1).bit_length())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedIndices:
-    """The reference's importance-sampling indices, `log2_candidates` bits each, packed."""
+    """The candidate that importance sampling takes at each step but the last, `log2_candidates` bits each, packed."""
 
     log2_candidates: int
     indices: bytes

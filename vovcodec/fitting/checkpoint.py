@@ -7,6 +7,7 @@ all are written to a temporary name, synced and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,15 +27,22 @@ def default_state_root() -> Path:
 
 def _write_atomically(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 class StateFolder:
-    """The kept state of one encode job.
+    """The kept state of one encode job. A folder that cannot be written costs the state, never the encode: `problem`
+    then says why nothing is kept (None as long as all is well).
 
     Args:
         root: folder of all states.
@@ -44,29 +52,28 @@ class StateFolder:
 
     def __init__(self, root: Path, digest: str, *, resume: bool = True) -> None:
         self.path = root / digest
+        self.problem: str | None = None
         if not resume:
             self.discard()
 
     def write_part(self, segment: int, data: bytes) -> None:
         """Keep a finished segment."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        _write_atomically(self.path / f"{segment}.part", data)
+        self._write(f"{segment}.part", data)
 
     def read_part(self, segment: int) -> bytes | None:
         """A finished segment kept by an earlier run, or None."""
         try:
             return (self.path / f"{segment}.part").read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
 
     def write_fit(self, segment: int, tensors: Mapping[str, Tensor], figures: Mapping[str, float | int]) -> None:
         """Keep the state of the fit in progress: tensors and plain numbers (as JSON in the metadata)."""
         from safetensors.torch import save
 
-        self.path.mkdir(parents=True, exist_ok=True)
         metadata = {"segment": str(segment), "figures": json.dumps(dict(figures))}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _write_atomically(self.path / "fit.safetensors", save(contiguous, metadata))
+        self._write("fit.safetensors", save(contiguous, metadata))
 
     def read_fit(self, segment: int) -> tuple[dict[str, Tensor], dict[str, float]] | None:
         """The kept fit of this segment, or None. An unreadable file counts as none: the fit then starts again."""
@@ -80,9 +87,16 @@ class StateFolder:
                 metadata = stored.metadata() or {}
                 if metadata.get("segment") != str(segment):
                     return None
-                return {name: stored.get_tensor(name) for name in stored.keys()}, json.loads(metadata["figures"])
-        except (SafetensorError, KeyError, ValueError):
+                names = stored.keys()  # the handle itself cannot be iterated over
+                return {name: stored.get_tensor(name) for name in names}, json.loads(metadata["figures"])
+        except (SafetensorError, OSError, KeyError, ValueError):
             return None
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            _write_atomically(self.path / name, data)
+        except OSError as error:
+            self.problem = f"{self.path} cannot be written ({error.strerror or error}); choose another --state-dir"
 
     def discard(self) -> None:
         """Remove everything kept for this job."""

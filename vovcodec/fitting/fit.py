@@ -2,7 +2,8 @@
 
 Stage 1 minimises D(θ). Stage 2 minimises D(θ̃) + λ·R/k with θ̃ = Δ·round(θ/Δ) straight through, R the rate in bits of
 θ/Δ under additive uniform noise and a factorised density (Ballé et al. 2017, 2018), Δ = exp(learned scalar). With a
-rate target, λ follows it: after every step ln λ += κ·(R/target − 1), clamped.
+rate target, λ follows the rate R̂ of the rounded symbols: λ = exp(I + 2·e) with e = R̂/target − 1, clamped to ±1, and
+after every step I += e/10.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ from vovcodec.entropy.factorized import FactorizedModel
 from vovcodec.entropy.mixture import GaussianMixtureModel
 from vovcodec.entropy.proxies import add_uniform_noise, round_straight_through
 from vovcodec.entropy.quantizer import SYMBOL_LIMIT, dequantize, nearest_step_size_q, quantize
+from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.objective import Objective
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 from vovcodec.sampling.sampler import Velocity
 
-__all__ = ["FitSettings", "FittedVector", "StageSettings", "fit_vector", "initial_vector", "requantize"]
+__all__ = ["FitSettings", "FittedVector", "StageSettings", "entry_scale", "fit_vector", "initial_vector", "requantize"]
 
 _INITIAL_RANGE = 0.02  # θ starts uniform in ±0.02 (arXiv 2603.07615)
 _SAVE_EVERY_S = 15.0
 _LAMBDA_GAIN = 0.1
+_LAMBDA_PULL = 2.0
+_LAMBDA_REACH = 20.0  # ln λ stays this near to its start, so that a target out of reach does not wind it up
 _LONG_VECTOR = 16384  # from here on the deep density earns its cost
 
 
@@ -101,10 +105,10 @@ class _Fit:
         self.log_delta = torch.zeros((), device=theta.device, requires_grad=True)
         k = theta.numel()
         self.rate_model = (FactorizedModel() if k >= _LONG_VECTOR else GaussianMixtureModel()).to(theta.device)
-        self.log_lambda = math.log(max(settings.lambda_, 1e-12))
+        self.log_lambda = self._first_log_lambda = math.log(max(settings.lambda_, 1e-12))
         self.iteration = 0
         self.optimizer = self._make_optimizer(settings.stage1)
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator(theta.device)
 
     def _make_optimizer(self, stage: StageSettings) -> torch.optim.Optimizer:
         groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
@@ -127,20 +131,23 @@ class _Fit:
             target = self.settings.target_bits
             bits = min(4.0, max(0.5, target / self.theta.numel())) if target else 2.0
             # A Gaussian of deviation σ has entropy log2(σ/Δ) + 2.05 bits at small Δ.
-            delta = float(self.theta.std(correction=0)) * 2.0 ** (2.05 - bits) + 1e-8
+            delta = min(1.0, float(self.theta.std(correction=0)) * 2.0 ** (2.05 - bits) + 1e-8)
             self.log_delta.fill_(math.log(delta))
         if isinstance(self.rate_model, GaussianMixtureModel):
             self.rate_model.fit(self.theta.detach() / delta)
         self.optimizer = self._make_optimizer(self.settings.stage2)
 
     def step(self, adapter: LowRankAdapter, velocity: Velocity, objective: Objective) -> tuple[float, float | None]:
-        """One optimiser step; returns the distortion and, in stage 2, the estimated bits."""
+        """One optimiser step; returns the distortion and, in stage 2, the estimated bits.
+
+        Raises UsageError when the fit has diverged.
+        """
         settings, stage2 = self.settings, self.in_stage2
         stage, start = (settings.stage2, settings.stage1.steps) if stage2 else (settings.stage1, 0)
         factor = _schedule(self.iteration - start, stage.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        bits = None
+        bits, miss = None, 0.0
         if stage2:
             delta = self.log_delta.exp()
             adapter.materialize(round_straight_through(self.theta, delta, SYMBOL_LIMIT))
@@ -152,30 +159,44 @@ class _Fit:
             # Noise from a generator addressed by the iteration: a resumed fit draws the same.
             self.generator.manual_seed(self.iteration)
             noisy = add_uniform_noise(self.theta, delta, self.generator)
-            bits = self.rate_model.rate_bits(noisy)
             warm = min(1.0, (self.iteration - start + 1) / max(1, settings.warmup_steps))
-            loss = distortion + math.exp(self.log_lambda) * warm * bits / self.theta.numel()
+            with torch.no_grad():
+                # Reported and controlled is the rate of the symbols; noise makes a vector of many zeros look expensive.
+                symbols = (self.theta / delta).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
+                bits = float(self.rate_model.rate_bits(symbols))
+            if settings.target_bits:
+                miss = max(-1.0, min(1.0, bits / settings.target_bits - 1.0))
+            multiplier = math.exp(self.log_lambda + _LAMBDA_PULL * miss)
+            loss = distortion + multiplier * warm * self.rate_model.rate_bits(noisy) / self.theta.numel()
+        if not math.isfinite(float(loss.detach())):
+            name = "stage2" if stage2 else "stage1"
+            raise UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        if stage2 and settings.target_bits:
-            miss = float(bits) / settings.target_bits - 1.0
-            self.log_lambda += _LAMBDA_GAIN * max(-1.0, min(1.0, miss))
+        with torch.no_grad():
+            self.log_delta.clamp_(max=0.0)  # the file's largest step size is 1
+        moved = self.log_lambda + _LAMBDA_GAIN * miss - self._first_log_lambda
+        self.log_lambda = self._first_log_lambda + max(-_LAMBDA_REACH, min(_LAMBDA_REACH, moved))
         self.iteration += 1
-        return float(distortion), None if bits is None else float(bits)
+        return float(distortion.detach()), bits
 
-    def save(self, state: StateFolder, segment: int) -> None:
-        """Keep everything the next step depends on."""
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """A copy of everything the next step depends on, to be taken between two steps."""
         tensors = {"theta": self.theta, "log_delta": self.log_delta}
         for name, value in self.rate_model.state_dict().items():
             tensors[f"rate.{name}"] = value
         for number, slot in self.optimizer.state_dict()["state"].items():
             for name, value in slot.items():
                 tensors[f"adam.{number}.{name}"] = value
-        state.write_fit(segment, tensors, {"iteration": self.iteration, "log_lambda": self.log_lambda})
+        copies = {name: value.detach().clone() for name, value in tensors.items()}
+        return copies, {"iteration": self.iteration, "log_lambda": self.log_lambda}
 
     def restore(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
-        """Continue exactly where `save` left off."""
+        """Continue exactly where `snapshot` was taken. Raises what torch and a mapping raise for a state that is not
+        one of this fit."""
+        if tensors["theta"].shape != self.theta.shape:
+            raise ValueError("a vector of another length")
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
             self.log_delta.copy_(tensors["log_delta"])
@@ -192,6 +213,15 @@ class _Fit:
                 slots.setdefault(int(number), {})[key] = value
         plain["state"] = slots
         self.optimizer.load_state_dict(plain)
+
+
+def entry_scale(adapter: LowRankAdapter) -> float:
+    """√(D/k): by how much a vector entry must move for the factor entries it feeds (scaled by 1/√count) to move by one.
+
+    A learning rate and a starting range given per factor entry and multiplied by this need no tuning across vector
+    lengths and models.
+    """
+    return math.sqrt(adapter.n_entries / adapter.vector_length)
 
 
 def fit_vector(
@@ -217,29 +247,38 @@ def fit_vector(
         segment: number of the segment (state is kept under it).
         state: where to keep the state, and to continue from; None = nowhere.
         listener: receives one unit per network evaluation and the figures of `on_progress(distortion, bits)`.
+
+    Raises UsageError when the fit diverges.
     """
     fit = _Fit(theta, settings)
     kept = state.read_fit(segment) if state else None
     if kept is not None:
-        fit.restore(*kept)
+        try:
+            fit.restore(*kept)
+        except (KeyError, ValueError, TypeError, RuntimeError):  # damaged, or of an older version: start again
+            fit = _Fit(theta, settings)
     listener.stage("fitting", fit.n_iterations * objective.evaluations, fit.iteration * objective.evaluations)
     last_saved = time.monotonic()
+    # An interruption can come in the middle of a step: what is kept is always the state between two of them.
+    snapshot = fit.snapshot()
     try:
         while fit.iteration < fit.n_iterations:
             if fit.iteration == settings.stage1.steps:
                 fit.start_stage2()
             distortion, bits = fit.step(adapter, velocity, objective)
+            if state:
+                snapshot = fit.snapshot()
             listener.advance(objective.evaluations, **on_progress(distortion, bits))
             if state and time.monotonic() - last_saved > _SAVE_EVERY_S:
-                fit.save(state, segment)
+                state.write_fit(segment, *snapshot)
                 last_saved = time.monotonic()
-    except KeyboardInterrupt:
+    finally:
+        # At the end as well: what follows in an encode can be interrupted too.
         if state:
-            fit.save(state, segment)
-        raise
+            state.write_fit(segment, *snapshot)
     if not settings.stage2.steps:
         fit.start_stage2()
-    step_size_q = nearest_step_size_q(math.exp(float(fit.log_delta)))
+    step_size_q = nearest_step_size_q(math.exp(float(fit.log_delta.detach())))
     unquantized = fit.theta.detach().cpu().numpy()
     symbols = quantize(unquantized, step_size_q)
     return FittedVector(

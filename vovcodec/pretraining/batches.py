@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from vovcodec.pretraining.corpus import Corpus, Item
 
-__all__ = ["Batch", "BatchShape", "SHAPES", "draw_batch"]
+__all__ = ["SHAPES", "Batch", "BatchShape", "draw_batch"]
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ def _colour_jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def _draw_sample(corpus: Corpus, shape: BatchShape, rng: np.random.Generator) -> tuple[torch.Tensor, str]:
     if shape.n_frames == 1:
-        if rng.random() < 0.15 and corpus.clips:
+        if (rng.random() < 0.15 or not corpus.images) and corpus.clips:
             item = corpus.clips[int(rng.integers(len(corpus.clips)))]
             at = int(rng.integers(len(item.frames)))
             x = _resize_crop(item.frames[at : at + 1], shape.height, shape.width, rng)
         else:
             item = _large_enough(corpus.images, shape, rng)
             x = _resize_crop(item.frames, shape.height, shape.width, rng)
-    elif rng.random() < 0.4 or not corpus.clips:
+    elif (rng.random() < 0.4 and corpus.images) or not corpus.clips:
         item = _large_enough(corpus.images, shape, rng)
         x = _camera_motion(item.frames, shape, rng)
     else:

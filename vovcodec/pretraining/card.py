@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -25,18 +26,21 @@ _SOURCES = """\
 def model_card(corpus: Corpus, recipe: dict, n_steps: int, log: list[dict], run_dir: Path) -> str:
     """Markdown text: what the model is, data and licences, recipe, curve, limits."""
     curve = "\n".join(
-        f"| {row['step']} | {row['train_loss']:.4f} | {row['held_out_loss']:.4f} |" for row in log[:: max(1, len(log) // 16)]
+        f"| {row['step']} | {row['train_loss']:.4f} | {row['held_out_loss']:.4f} |"
+        for row in log[:: max(1, len(log) // 16)]
     )
     refiner_log = run_dir / "refiner.json"
     refiner = json.loads(refiner_log.read_text()) if refiner_log.is_file() else {}
     notes_file = run_dir / "notes.txt"
     notes = notes_file.read_text() if notes_file.is_file() else ""
-    seconds = sum(b["elapsed_s"] - a["elapsed_s"] for a, b in zip(log, log[1:]) if b["elapsed_s"] > a["elapsed_s"])
+    seconds = sum(
+        b["elapsed_s"] - a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] > a["elapsed_s"]
+    )
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
-(4×8×8 pixels, {refiner.get('latent_channels', 64)} channels), a Wan-architecture transformer
-({recipe['layers']} blocks of width {recipe['width']}) and a byte-level UMT5 text encoder. It exists so that the codec
+(4×8×8 pixels, {refiner.get("latent_channels", 64)} channels), a Wan-architecture transformer
+({recipe["layers"]} blocks of width {recipe["width"]}) and a byte-level UMT5 text encoder. It exists so that the codec
 can be tried, tested and measured on a laptop. It is a weak generator: without a vector or steering atoms it produces
 coloured blobs, not pictures, and captions change mood more than content.
 
@@ -50,9 +54,9 @@ Because part of the data is for research use, treat these weights as research-us
 ## Recipe
 
 Reproduce with `vov pretrain --data FOLDER --run FOLDER`. {n_steps} optimiser steps of
-{recipe['tokens_per_batch']} tokens, Muon for the blocks' matrices (learning rate {recipe['lr_matrices']}) and AdamW
-for the rest ({recipe['lr_rest']}), logit-normal times N({recipe['logit_mean']}, {recipe['logit_std']}²), average of
-weights {recipe['ema']}, bfloat16 autocast, about {seconds / 3600:.1f} hours on two CPU cores shared with other work.
+{recipe["tokens_per_batch"]} tokens, Muon for the blocks' matrices (learning rate {recipe["lr_matrices"]}) and AdamW
+for the rest ({recipe["lr_rest"]}), logit-normal times N({recipe["logit_mean"]}, {recipe["logit_std"]}²), average of
+weights {recipe["ema"]}, bfloat16 autocast, about {seconds / 3600:.1f} hours on two CPU cores shared with other work.
 {notes}
 | step | training loss (running) | held-out loss (averaged weights) |
 |---|---|---|
@@ -62,9 +66,9 @@ The loss of predicting nothing beyond the per-channel Wiener estimate is about 1
 
 ## Autoencoder
 
-Held-out clips, PSNR of encode and decode: {refiner.get('linear_psnr_db', float('nan')):.2f} dB with the linear
-transform alone, {refiner.get('psnr_db', float('nan')):.2f} dB with the decoder network
-({refiner.get('steps', 0)} steps).
+Held-out clips, PSNR of encode and decode: {refiner.get("linear_psnr_db", float("nan")):.2f} dB with the linear
+transform alone, {refiner.get("psnr_db", float("nan")):.2f} dB with the decoder network
+({refiner.get("steps", 0)} steps).
 
 ## Limits
 

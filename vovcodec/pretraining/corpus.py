@@ -47,6 +47,11 @@ class Corpus:
     held_out_images: list[Item]
     held_out_clips: list[Item]
 
+    def held_out(self) -> Corpus:
+        """What to validate on, as a corpus of its own; the training items where there are too few to hold any out."""
+        images, clips = self.held_out_images, self.held_out_clips
+        return Corpus(images, clips, [], []) if images or clips else Corpus(self.images, self.clips, [], [])
+
     def summary(self) -> str:
         """One line for logs and the model card."""
         n_frames = sum(len(c.frames) for c in self.clips)
@@ -69,18 +74,26 @@ def _read_captions(text: str) -> dict[str, str]:
 def _image_frames(stream) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(stream).convert("RGB"))[None]
+    try:
+        return np.asarray(Image.open(stream).convert("RGB"))[None]
+    except (OSError, ValueError, SyntaxError) as error:
+        raise MediaError(f"cannot read a photograph of the corpus: {error}") from error
 
 
 def _clip_frames(path: Path, max_frames: int) -> np.ndarray:
     import av
 
     frames = []
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            frames.append(frame.to_ndarray(format="rgb24"))
-            if len(frames) == max_frames:
-                break
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                frames.append(frame.to_ndarray(format="rgb24"))
+                if len(frames) == max_frames:
+                    break
+    except (av.FFmpegError, IndexError) as error:
+        raise MediaError(f"cannot read {path}: {error}") from error
+    if not frames:
+        raise MediaError(f"{path} holds no frames")
     return np.stack(frames)
 
 
@@ -88,7 +101,7 @@ def load_corpus(folder: Path, *, held_out_fraction: float = 0.03, max_clip_frame
     """Read `folder` as described in the module's docstring.
 
     Clips use a held-out fraction three times as large, because there are few of them.
-    Raises MediaError when the folder holds neither photographs nor clips.
+    Raises MediaError when the folder holds too few photographs and clips, or one that cannot be read.
     """
     folder = Path(folder)
     table = folder / "captions.tsv"
@@ -119,4 +132,6 @@ def load_corpus(folder: Path, *, held_out_fraction: float = 0.03, max_clip_frame
 
     train_images, held_images = split(images, held_out_fraction)
     train_clips, held_clips = split(clips, 3 * held_out_fraction)
+    if not train_images and not train_clips:
+        raise MediaError(f"{folder} holds too few photographs and clips: all are held out for validation")
     return Corpus(train_images, train_clips, held_images, held_clips)

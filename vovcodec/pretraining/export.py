@@ -21,15 +21,11 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.card import model_card
-    from vovcodec.pretraining.transformer import build_networks
+    from vovcodec.pretraining.transformer import averaged_networks
 
     source = run_dir / "autoencoder"
     autoencoder = BlockTransformAutoencoder.from_pretrained(source if source.exists() else run_dir / "basis")
-    networks = build_networks(recipe, autoencoder.config.latent_channels)
-    state = torch.load(run_dir / "transformer.pt", map_location="cpu", weights_only=True)
-    for module, saved in zip(networks, state["modules"][2:], strict=True):
-        module.load_state_dict(saved)
-    transformer, text = networks
+    transformer, text, n_steps, log = averaged_networks(run_dir, recipe, autoencoder.config.latent_channels)
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
@@ -47,5 +43,6 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
         config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
-    log = state["log"]
-    (out_dir / "README.md").write_text(model_card(corpus, asdict(recipe), state["step"], log, run_dir), encoding="utf-8")
+    (out_dir / "README.md").write_text(
+        model_card(corpus, asdict(recipe), n_steps, log, run_dir), encoding="utf-8"
+    )

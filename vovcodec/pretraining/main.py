@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.autoencoder import fit_basis
     from vovcodec.pretraining.corpus import load_corpus
-    from vovcodec.pretraining.transformer import TransformerRecipe, train_transformer
+    from vovcodec.pretraining.transformer import TransformerRecipe, averaged_networks, train_transformer
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -62,10 +62,12 @@ def main(arguments: list[str] | None = None) -> int:
         from vovcodec.pretraining.refiner import train_refiner
 
         autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
+        transformer, text, _, _ = averaged_networks(options.run, recipe, autoencoder.config.latent_channels)
         train_refiner(
             autoencoder,
             corpus,
             options.run,
+            networks=(transformer.to(options.device).eval(), text.to(options.device).eval()),
             n_steps=options.refiner_steps,
             seed=options.seed,
             device=options.device,

@@ -21,10 +21,18 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 
-__all__ = ["TransformerRecipe", "build_networks", "caption_tokens", "train_transformer", "validation_loss"]
+__all__ = [
+    "TransformerRecipe",
+    "averaged_networks",
+    "build_networks",
+    "caption_tokens",
+    "train_transformer",
+    "validation_loss",
+]
 
 MAX_CAPTION_TOKENS = 64
 
@@ -39,7 +47,7 @@ class TransformerRecipe:
     ffn: int = 768
     text_width: int = 128
     text_layers: int = 2
-    steps: int = 4100
+    steps: int = 3850
     tokens_per_batch: int = 2000
     lr_matrices: float = 0.01
     lr_rest: float = 1e-3
@@ -92,6 +100,20 @@ def caption_tokens(captions: list[str]) -> tuple[Tensor, Tensor]:
     return ids, (ids != 0).long()
 
 
+def averaged_networks(
+    run_dir: Path, recipe: TransformerRecipe, latent_channels: int
+) -> tuple[WanTransformer3DModel, UMT5EncoderModel, int, list[dict]]:
+    """The averaged transformer and text encoder of a run, its steps and its log. Raises UsageError without a run."""
+    path = run_dir / "transformer.pt"
+    if not path.is_file():
+        raise UsageError(f"{run_dir} holds no trained transformer yet: run the stage transformer first")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    networks = build_networks(recipe, latent_channels)
+    for module, saved in zip(networks, state["modules"][2:], strict=True):
+        module.load_state_dict(saved)
+    return *networks, state["step"], state["log"]
+
+
 def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t: Tensor, noise: Tensor, beta: float):
     device = frames.device
     x0 = autoencoder.encode(frames)
@@ -115,7 +137,7 @@ def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t
 @torch.no_grad()
 def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: TransformerRecipe, n_batches: int = 16):
     """Loss on held-out items with fixed noise and times stratified over the training distribution."""
-    held = Corpus(corpus.held_out_images, corpus.held_out_clips, [], [])
+    held = corpus.held_out()
     device = next(transformer.parameters()).device
     generator = torch.Generator().manual_seed(1)
     total = 0.0
@@ -125,7 +147,13 @@ def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: Tran
         quantile = (torch.arange(n) + 0.5) / n
         t = torch.sigmoid(recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile)).to(device)
         frames = batch.frames.to(device)
-        shape = (n, transformer.config.out_channels, 1 + (frames.shape[2] - 1) // 4, frames.shape[3] // 8, frames.shape[4] // 8)
+        shape = (
+            n,
+            transformer.config.out_channels,
+            1 + (frames.shape[2] - 1) // 4,
+            frames.shape[3] // 8,
+            frames.shape[4] // 8,
+        )
         noise = torch.randn(shape, generator=generator).to(device)
         with torch.autocast(device.type, torch.bfloat16):
             total += _loss(transformer, text, autoencoder, frames, batch.captions, t, noise, recipe.beta).item()
@@ -167,20 +195,22 @@ def train_transformer(
     run_dir.mkdir(parents=True, exist_ok=True)
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     transformer, text = (m.to(device).train() for m in build_networks(recipe, autoencoder.config.latent_channels))
-    average = [m.to(device).eval().requires_grad_(False) for m in build_networks(recipe, autoencoder.config.latent_channels)]
+    average = [
+        m.to(device).eval().requires_grad_(False) for m in build_networks(recipe, autoencoder.config.latent_channels)
+    ]
     optimizers = _optimizers(transformer, text, recipe)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    step, log = 0, []
+    step, log, running = 0, [], None
     state_path = run_dir / "transformer.pt"
     if state_path.exists():
         state = torch.load(state_path, map_location=device, weights_only=True)
         if state["recipe"] != asdict(recipe):
-            raise ValueError(f"{state_path} belongs to another recipe; choose another folder or delete it")
+            raise UsageError(f"{state_path} belongs to another recipe; choose another folder or delete it")
         for module, saved in zip((transformer, text, *average), state["modules"], strict=True):
             module.load_state_dict(saved)
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        step, log = state["step"], state["log"]
+        step, log, running = state["step"], state["log"], state.get("running")
 
     def save() -> None:
         state = {
@@ -189,17 +219,15 @@ def train_transformer(
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
             "log": log,
+            "running": running,
         }
         torch.save(state, state_path.with_suffix(".tmp"))
         state_path.with_suffix(".tmp").replace(state_path)
 
     def fetch(index: int):
-        return draw_batch(
-            corpus, seed=recipe.seed, step=index, tokens_per_batch=recipe.tokens_per_batch, shapes=SHAPES
-        )
+        return draw_batch(corpus, seed=recipe.seed, step=index, tokens_per_batch=recipe.tokens_per_batch, shapes=SHAPES)
 
     started = last_saved = time.monotonic()
-    running = None
     with ThreadPoolExecutor(1) as loader:
         pending = loader.submit(fetch, step)
         while step < recipe.steps and time.monotonic() - started < stop_after_s:
@@ -213,7 +241,13 @@ def train_transformer(
             t = torch.sigmoid(
                 recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4))
             ).to(device)
-            shape = (n, autoencoder.config.latent_channels, 1 + (frames.shape[2] - 1) // 4, frames.shape[3] // 8, frames.shape[4] // 8)
+            shape = (
+                n,
+                autoencoder.config.latent_channels,
+                1 + (frames.shape[2] - 1) // 4,
+                frames.shape[3] // 8,
+                frames.shape[4] // 8,
+            )
             noise = torch.randn(shape, generator=generator).to(device)
             scale = _learning_rate(step, recipe)
             for optimizer, lrs in zip(optimizers, base_lrs, strict=True):
@@ -235,7 +269,14 @@ def train_transformer(
             step += 1
             if step % 500 == 0:
                 held = validation_loss(*average, autoencoder, corpus, recipe)
-                log.append({"step": step, "train_loss": running, "held_out_loss": held, "elapsed_s": round(time.monotonic() - started)})
+                log.append(
+                    {
+                        "step": step,
+                        "train_loss": running,
+                        "held_out_loss": held,
+                        "elapsed_s": round(time.monotonic() - started),
+                    }
+                )
                 print(json.dumps(log[-1]), flush=True)
             elif step % 50 == 0:
                 print(f"step {step} loss {running:.4f} {(time.monotonic() - started):.0f}s", flush=True)

@@ -32,6 +32,7 @@ class Purpose(IntEnum):
     CANDIDATE_CHOICE = 6  # (segment, step): the shared uniforms of importance sampling
     PROJECTION_ORDER = 16  # (): the balanced assignment of factor entries to vector entries
     PROJECTION_SIGN = 17  # (): the signs of the factor entries
+    VECTOR_OFFSET = 18  # (): the fixed vector around which an offset projection updates
     VECTOR_START = 32  # (segment): the fit's initial vector; encoder only
     FITTING_NOISE = 33  # (segment, iteration, sample): the fit's noise; encoder only
     FITTING_TIME = 34  # (segment, iteration): the fit's times; encoder only

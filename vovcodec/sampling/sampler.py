@@ -11,6 +11,7 @@ or selected by an encoder and replayed by a decoder (steering.py). The last step
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -72,7 +73,7 @@ def sample(
         n_evaluations: return x̂₀ after so many steps already (a preview).
     """
     x_t = noise
-    for step, (t, t_next) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         clean = x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)

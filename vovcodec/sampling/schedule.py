@@ -11,6 +11,7 @@ numbers. With signal-to-noise ratio snr(t) = ((1 − t)/t)² of x_t = (1 − t)�
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -118,5 +119,5 @@ def ancestral_etas(times: list[float], eta_scale_q: int) -> list[float]:
     more of the estimated noise.
     """
     scale = eta_scale_q / ETA_UNIT
-    pairs = zip(times[:-2], times[1:-1], strict=True)
+    pairs = itertools.pairwise(times[:-1])  # the last step injects nothing
     return [min(1.0, scale * math.sqrt(1.0 - snr_of(t) / snr_of(t_next))) for t, t_next in pairs]

@@ -17,26 +17,27 @@ the noise level at which the bits run out is where the sampler stops: the estima
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vovcodec.container.counts import START_INDEX, count_of_index, index_of_count, reachable_counts
-from vovcodec.entropy.positions import coded_atoms_bits
+from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, index_of_count, reachable_counts
+from vovcodec.entropy.positions import MAX_POSITIONS, coded_atoms_bits
+from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
 from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
 
-__all__ = ["Atoms", "SteeringPlan", "follow", "steer", "truncate_plan"]
+__all__ = ["Atoms", "SteeringPlan", "counts_bits", "follow", "steer", "truncate_plan"]
 
 Atoms = list[tuple[np.ndarray, np.ndarray]]
 """Per injection: sorted positions int64 [M] and signs int8 [M]."""
 
 _MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more atoms
-_COUNT_BITS = 4.0  # what one stored count costs
 _LEAST_TIME = 0.02  # below this noise is invisible and the last bits are better not spent
 
 
@@ -105,7 +106,7 @@ class _Ranking:
         self._signs = torch.where(scores[top.indices] < 0, -1, 1)
         ranks = torch.arange(1, top.values.numel() + 1, device=scores.device)
         norm = float(weighted.norm())
-        # Scores are up to one positive factor: atoms have mean square 1 in the Hadamard codebook, nearly so in the other.
+        # Atoms have mean square 1 in the Hadamard codebook and nearly so in the other.
         alignment = float(weighted @ residual) / (norm * float(residual.norm()) + 1e-30)
         self.reach = (top.values.double().cumsum(0) / ranks.sqrt() * (alignment / (norm + 1e-30))).cpu()
 
@@ -146,10 +147,14 @@ def steer(
 
     Returns:
         The plan with counts and last_q, the atoms, and the latents a decoder will get.
+
+    Raises UsageError for latents with more values than the format can address.
     """
     shape = tuple(target.shape)
     n, n_positions = plan.n_entries(shape), plan.n_positions(shape)
-    bits_left = 8.0 * size_bytes
+    if n_positions > MAX_POSITIONS:
+        raise UsageError(f"steering addresses {MAX_POSITIONS} atoms and these latents need {n_positions}: code smaller")
+    most = max(1, min(_LONGEST_SHORTLIST, n_positions // 4))
     counts: list[int] = []
     atoms: Atoms = []
     last_q = LAST_UNIT
@@ -168,22 +173,21 @@ def steer(
         flat, flat_weighted = residual.reshape(-1)[:n], weighted.reshape(-1)[:n]
         length = float(flat.norm())
         codebook = make_codebook(plan.codebook, plan.seed, segment, step, n)
-        ranking = _Ranking(codebook, flat, flat_weighted, min(_LONGEST_SHORTLIST, n_positions // 4))
+        ranking = _Ranking(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
-        n_atoms = _storable(ranking.needed(_gain(t, t_next, eta) * length), previous_index)
-        affordable = _affordable(bits_left, n_positions)
+        n_atoms = _storable(ranking.needed(_gain(t, t_next, eta) * length), previous_index, most)
+        affordable = _affordable(8.0 * size_bytes, counts, n_positions, most)
         if n_atoms > affordable or t_next < _LEAST_TIME:
-            # The last injection: a part of a step, as far as the remaining bytes reach.
+            # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if affordable == 0:
-                return replace(plan, counts=tuple(counts)), atoms, clean
-            n_atoms = affordable
+                return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), atoms, clean
+            n_atoms = min(n_atoms, affordable)
             for last_q in range(LAST_UNIT, 0, -1):
                 t_next, eta = _step_to(plan, step, last_q)
                 if ranking.needed(_gain(t, t_next, eta) * length) <= n_atoms:
                     break
         chosen = ranking.atoms(n_atoms)
-        bits_left -= coded_atoms_bits([n_atoms], n_positions) + _COUNT_BITS
         counts.append(n_atoms)
         atoms.append(chosen)
         previous_index = index_of_count(n_atoms)
@@ -197,24 +201,33 @@ def _step_to(plan: SteeringPlan, step: int, last_q: int) -> tuple[float, float]:
     return times[-2], ancestral_etas(times, plan.eta_scale_q)[-1]
 
 
-def _storable(wanted: int, previous_index: int) -> int:
-    """The smallest count that the file can store here and that is at least `wanted` (or the largest in reach)."""
-    reach = reachable_counts(previous_index)
-    for index in reach:
-        if count_of_index(index) >= wanted:
-            return count_of_index(index)
-    return count_of_index(reach[-1])
+def _storable(wanted: int, previous_index: int, most: int) -> int:
+    """The smallest count that the file can store here and that is at least `wanted`, or the largest in reach that is
+    at most `most`."""
+    in_reach = [count_of_index(index) for index in reachable_counts(previous_index)]
+    allowed = [count for count in in_reach if count <= most] or in_reach[:1]
+    return next((count for count in allowed if count >= wanted), allowed[-1])
 
 
-def _affordable(bits: float, n_positions: int) -> int:
-    """The largest number of atoms whose count, positions and signs fit into so many bits."""
-    bits -= 2 * _COUNT_BITS  # the last count is stored exactly, in two groups or so
-    low, high = 0, 1
-    while high <= n_positions // 4 and coded_atoms_bits([high], n_positions) <= bits:
-        low, high = high, 2 * high
+def counts_bits(counts: Sequence[int]) -> int:
+    """What the file spends on the counts (FORMAT.md, 6.2): their number, 4 bits for each but the last, the last one."""
+    if not counts:
+        return 0
+    n_groups = max(1, -(-(len(counts) - 1).bit_length() // 5))
+    last_groups = max(1, -(-counts[-1].bit_length() // 7))
+    return 6 * n_groups + 4 * (len(counts) - 1) + 8 * last_groups
+
+
+def _affordable(bits: float, counts: list[int], n_positions: int, most: int) -> int:
+    """The largest number of atoms of one more, last injection that fits into the budget of all, at most `most`."""
+
+    def fits(count: int) -> bool:
+        return coded_atoms_bits([*counts, count], n_positions) + counts_bits([*counts, count]) <= bits
+
+    low, high = 0, min(most, ATOMS_MAX - sum(counts)) + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if coded_atoms_bits([middle], n_positions) <= bits else (low, middle)
+        low, high = (middle, high) if fits(middle) else (low, middle)
     return low
 
 

@@ -1,1 +1,1 @@
-"""`pocket`, the embedded model: a block-transform autoencoder, a small Wan transformer and a byte-level UMT5 encoder."""
+"""`pocket`, the embedded model: block-transform autoencoder, small Wan transformer, byte-level UMT5 encoder."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,48 +12,65 @@ import torch
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
+from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, pocket_geometry
 from vovcodec.backbone.linears import wan_linears
+from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.precondition import network_input, precondition
-from vovcodec.backbone.protocol import LatentGeometry
 from vovcodec.errors import ModelError
 
 __all__ = ["WEIGHTS_DIR", "PocketBackbone"]
 
-WEIGHTS_DIR = Path(__file__).parent / "weights"
-_COMPONENTS = ("transformer", "vae", "text_encoder")
+WEIGHTS_DIR = POCKET_WEIGHTS
 _MAX_CAPTION_TOKENS = 64
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class PocketBackbone:
-    """See `protocol.Backbone`. `folder` is a model folder in diffusers' layout, by default the shipped one."""
+    """See `protocol.Backbone`. `folder` is a model folder in diffusers' layout, by default the shipped one.
+
+    Raises ModelError when it is missing or damaged, or for a precision other than float32 and bfloat16.
+    """
 
     id = "pocket"
 
     def __init__(self, folder: Path | None = None, device: str = "cpu", precision: str = "float32") -> None:
         from diffusers import WanTransformer3DModel
+        from safetensors import SafetensorError
         from transformers import UMT5EncoderModel
 
         from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 
         folder = Path(folder) if folder else WEIGHTS_DIR
         if not (folder / "model_index.json").is_file():
-            raise ModelError(f"no embedded model in {folder}; reinstall the package or pass a folder made by `vov pretrain`")
-        self.fingerprint = fingerprint_folder(folder, _COMPONENTS)
+            raise ModelError(
+                f"no embedded model in {folder}; reinstall the package or name a folder made by vov pretrain"
+            )
+        self.fingerprint = fingerprint_folder(folder, POCKET_COMPONENTS)
         self.revision = ""
         self.precision = precision
         self.device = torch.device(device)
-        self._dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
-        load = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": True}
-        self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
-        self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
-        self._text_encoder = UMT5EncoderModel.from_pretrained(
-            folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
+        if precision not in _DTYPES:
+            raise ModelError(f"pocket computes in {' or '.join(_DTYPES)}, not in {precision}")
+        self._dtype = _DTYPES[precision]
+        load = {
+            "torch_dtype": torch.float32,
+            "use_safetensors": True,
+            "local_files_only": True,
+            "low_cpu_mem_usage": True,
+        }
+        try:
+            with without_progress_bars():
+                self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
+                self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
+                self._text_encoder = UMT5EncoderModel.from_pretrained(
+                    folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
+                )
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelError(f"the model in {folder} is damaged: {reason}") from error
         for module in (self.vae, self.transformer, self._text_encoder):
             module.to(self.device).eval().requires_grad_(False)
-        self.geometry = LatentGeometry(
-            time_stride=4, space_stride=8, size_multiple=16, channels=self.vae.config.latent_channels, max_frames=129
-        )
+        self.geometry = pocket_geometry(self.vae.config.latent_channels)
 
     @torch.no_grad()
     def to_latents(self, frames: np.ndarray) -> Tensor:
@@ -88,6 +108,20 @@ class PocketBackbone:
             )[0]
         clean = coefficients.c_skip * x_t + coefficients.c_out * prediction.float()
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
+
+    @contextmanager
+    def fitting_precision(self) -> Iterator[None]:
+        """See `protocol.Backbone.fitting_precision`: bfloat16 on processors that multiply it natively."""
+        before = self._dtype
+        if self.device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+            self._dtype = torch.bfloat16
+        try:
+            with warnings.catch_warnings():
+                # Weights stay in float32 under autocast; that one norm is a little slower for it is nobody's concern.
+                warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
+                yield
+        finally:
+            self._dtype = before
 
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`."""

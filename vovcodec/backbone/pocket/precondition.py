@@ -39,9 +39,7 @@ def precondition(t: Tensor, channel_std: Tensor) -> Preconditioning:
     t = t.clamp_min(_T_MIN).view(-1, 1, 1, 1, 1)
     variance = channel_std.square()
     total = (1 - t).square() * variance + t.square()
-    return Preconditioning(
-        c_in=total.rsqrt(), c_skip=(1 - t) * variance / total, c_out=channel_std * t * total.rsqrt()
-    )
+    return Preconditioning(c_in=total.rsqrt(), c_skip=(1 - t) * variance / total, c_out=channel_std * t * total.rsqrt())
 
 
 def network_input(x_t: Tensor, coefficients: Preconditioning) -> Tensor:

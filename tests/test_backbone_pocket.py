@@ -1,0 +1,219 @@
+"""The embedded model: block transform, preconditioning, captions, the shipped weights."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import save_tiny_pocket
+
+from vovcodec.backbone.locate import MODELS_VARIABLE
+from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
+from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder, inter_blocks, intra_blocks
+from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.backbone.registry import load_backbone
+from vovcodec.errors import ModelError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_tiny_pocket(tmp_path_factory.mktemp("pocket"))
+
+
+@pytest.fixture(scope="module")
+def backbone(folder):
+    return PocketBackbone(folder)
+
+
+def noise(*shape, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(n_frames: int, height: int = 32, width: int = 48, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n_frames, height, width, 3), dtype=np.uint8)
+
+
+def test_basis_rows_are_orthonormal(backbone):
+    for basis in (backbone.vae.intra_basis, backbone.vae.inter_basis):
+        assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-5)
+
+
+def test_blocks_are_cut_in_the_documented_order():
+    frames = torch.arange(2 * 3 * 8 * 16 * 24).reshape(2, 3, 8, 16, 24).float()
+    single = intra_blocks(frames[:, :, 0])
+    assert single.shape == (2, 2, 3, 192)
+    assert torch.equal(single[1, 1, 2], frames[1, :, 0, 8:16, 16:24].reshape(-1))
+    group = inter_blocks(frames)
+    assert group.shape == (2, 2, 2, 3, 768)
+    assert torch.equal(group[1, 1, 0, 1], frames[1, :, 4:8, 0:8, 8:16].transpose(0, 1).reshape(-1))
+
+
+@pytest.mark.parametrize("n_frames", [1, 5, 9])
+def test_parseval_holds_on_kept_coefficients(backbone, n_frames):
+    """Error energy in latents = (pixel error energy)·scale², the first frame counting four times."""
+    vae, gain = backbone.vae, backbone.vae.config.latent_scale
+    shape = (1, 24, 1 + (n_frames - 1) // 4, 4, 6)
+    a, b = noise(*shape, seed=1), noise(*shape, seed=2)
+    difference = (vae.invert(a) - vae.invert(b)).square().sum(dim=(0, 1, 3, 4))
+    weighted = 4 * difference[0] + difference[1:].sum()
+    assert float((a - b).square().sum()) == pytest.approx(float(weighted) * gain**2, rel=1e-4)
+    assert torch.allclose(vae.encode(vae.invert(a)), a, atol=1e-4), "what is kept comes back exactly"
+
+
+def test_the_first_frame_stands_on_its_own(backbone):
+    frames = noise(1, 3, 9, 16, 16).clamp(-1, 1)
+    other = frames.clone()
+    other[:, :, 0] = -other[:, :, 0]
+    a, b = backbone.vae.encode(frames), backbone.vae.encode(other)
+    assert not torch.allclose(a[:, :, 0], b[:, :, 0]) and torch.equal(a[:, :, 1:], b[:, :, 1:])
+    assert torch.equal(backbone.vae.encode(frames[:, :, :1]), a[:, :, :1])
+    # A still frame held for four has the same latents in both kinds of block.
+    held = frames[:, :, :1].expand(-1, -1, 5, -1, -1)
+    still = backbone.vae.encode(held)
+    assert torch.allclose(still[:, :1, 0], still[:, :1, 1], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_frames", [1, 5, 33])
+def test_geometry_is_that_of_the_latents(backbone, n_frames):
+    frames = pictures(n_frames)
+    latents = backbone.to_latents(frames)
+    assert latents.shape == backbone.geometry.latent_shape(n_frames, 48, 32) and latents.dtype == torch.float32
+    decoded = backbone.to_frames(latents)
+    assert decoded.shape == frames.shape and decoded.dtype == np.uint8
+
+
+def test_a_smooth_picture_survives_and_an_untrained_refiner_adds_nothing(backbone):
+    y, x = np.mgrid[:32, :48]
+    smooth = np.stack([2 * x + 3 * y + 20, 3 * x + 40, 4 * y + 60], axis=-1).astype(np.uint8)[None]
+    latents = backbone.to_latents(smooth)
+    error = np.mean((backbone.to_frames(latents).astype(float) - smooth) ** 2)
+    assert 10 * math.log10(255**2 / error) > 35
+    assert torch.equal(backbone.vae.decode(latents), backbone.vae.invert(latents).clamp(-1, 1))
+
+
+@pytest.mark.parametrize("t", [1.0, 0.7, 0.1, 1e-3])
+def test_preconditioning_is_the_wiener_estimate_and_what_it_misses(t):
+    std = torch.tensor([2.0, 0.3, 0.01], dtype=torch.float64).view(1, 3, 1, 1, 1)
+    c = precondition(torch.tensor([t], dtype=torch.float64), std)
+    variance = std.square()
+    seen = (1 - t) ** 2 * variance + t * t
+    assert torch.allclose(c.c_in.square() * seen, torch.ones_like(seen), atol=1e-5), "unit variance in"
+    covariance = (1 - t) * variance
+    assert torch.allclose(c.c_skip * seen, covariance, atol=1e-6), "the error is uncorrelated with what is seen"
+    missed = variance - c.c_skip * covariance
+    assert torch.allclose(c.c_out.square(), missed, rtol=1e-6), "unit variance out"
+
+
+def test_the_network_sees_which_latent_frame_is_the_first():
+    c = precondition(torch.tensor([0.5, 0.25]), torch.ones(1, 2, 3, 1, 1))
+    seen = network_input(torch.ones(2, 2, 3, 4, 4), c)
+    assert seen.shape == (2, 3, 3, 4, 4)
+    assert (seen[:, 2, 0] == 1).all() and (seen[:, 2, 1:] == 0).all()
+
+
+@pytest.mark.parametrize("t", [1.0, 0.5, 1e-2, 1e-4, 0.0])
+def test_velocity_is_finite_at_all_times(backbone, t):
+    x_t = noise(1, 24, 2, 4, 6)
+    v = backbone.velocity(x_t, t, backbone.embed_caption(""))
+    assert v.shape == x_t.shape and v.dtype == torch.float32 and v.isfinite().all()
+    if t == 1.0:
+        clean = x_t - v
+        deviation = backbone.channel_std(2)
+        assert (clean.abs() < 5 * deviation).all(), "from pure noise nothing larger than data is guessed"
+
+
+def test_a_batch_of_times_is_as_one_at_a_time(backbone):
+    x_t, condition = noise(2, 24, 2, 4, 6), backbone.embed_caption("a cat")
+    both = backbone.velocity(x_t, torch.tensor([0.9, 0.2]), condition)
+    for i, t in enumerate((0.9, 0.2)):
+        assert torch.allclose(both[i : i + 1], backbone.velocity(x_t[i : i + 1], t, condition), atol=1e-4)
+
+
+def test_captions_of_any_length(backbone):
+    empty, short = backbone.embed_caption(""), backbone.embed_caption("ein Bär")
+    assert empty.shape == short.shape == (1, 64, 16)
+    assert not empty[:, 1:].any() and short[0, : 8 + 1].any(dim=1).all() and not short[0, 9:].any()
+    long = "ö" * 100
+    assert torch.equal(backbone.embed_caption(long), backbone.embed_caption(long + "cut off"))
+    assert not torch.equal(backbone.embed_caption("ein Bär"), backbone.embed_caption("ein Bar"))
+
+
+def test_adaptable_linears_are_all_attention_projections_in_order(backbone):
+    names = [name for name, _ in backbone.adaptable_linears("qkvo", 0)]
+    kinds = [f"{attention}.{part}" for attention in ("attn1", "attn2") for part in ("to_q", "to_k", "to_v", "to_out.0")]
+    assert names == [f"blocks.{i}.{kind}" for i in range(2) for kind in kinds]
+    assert [name for name, _ in backbone.adaptable_linears("qkvo", 1)] == names[8:]
+
+
+def test_fitting_precision_is_left_again(backbone):
+    x_t, condition = noise(1, 24, 1, 4, 4), backbone.embed_caption("")
+    before = backbone.velocity(x_t, 0.5, condition)
+    with backbone.fitting_precision():
+        assert torch.allclose(backbone.velocity(x_t, 0.5, condition), before, atol=0.3)
+    assert torch.equal(backbone.velocity(x_t, 0.5, condition), before)
+
+
+def test_the_fingerprint_names_the_weights_not_the_place(folder, backbone, tmp_path):
+    assert len(backbone.fingerprint) == 8
+    same = PocketBackbone(save_tiny_pocket(tmp_path / "same"))
+    other = PocketBackbone(save_tiny_pocket(tmp_path / "other", seed=1))
+    assert same.fingerprint == backbone.fingerprint != other.fingerprint
+
+
+def test_another_model_is_found_on_the_shelf_and_by_path(folder, backbone, tmp_path, monkeypatch):
+    other = save_tiny_pocket(tmp_path / "pocket", seed=1)
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path))
+    assert load_backbone("pocket", device="cpu").fingerprint == PocketBackbone(other).fingerprint
+    assert load_backbone("pocket", path=str(folder), device="cpu").fingerprint == backbone.fingerprint
+
+
+def test_loading_says_nothing(folder, capfd):
+    PocketBackbone(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_and_damaged_models_are_typed_errors(tmp_path):
+    with pytest.raises(ModelError, match="no embedded model"):
+        PocketBackbone(tmp_path)
+    damaged = save_tiny_pocket(tmp_path / "damaged")
+    weights = damaged / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError, match="damaged"):
+        PocketBackbone(damaged)
+    with pytest.raises(ModelError, match="float16"):
+        PocketBackbone(save_tiny_pocket(tmp_path / "whole"), precision="float16")
+
+
+@pytest.mark.skipif(not (WEIGHTS_DIR / "model_index.json").is_file(), reason="no weights in this checkout")
+def test_the_shipped_weights_are_small_and_work():
+    size_bytes = sum(path.stat().st_size for path in WEIGHTS_DIR.rglob("*") if path.is_file())
+    assert size_bytes <= 25e6
+    backbone = PocketBackbone()
+    basis = backbone.vae.inter_basis
+    assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
+    y, x = np.mgrid[:64, :64]
+    picture = np.stack([2 * x + y, 3 * y + 20, 255 - 3 * x], axis=-1).astype(np.uint8)[None]
+    latents = backbone.to_latents(picture)
+    decoded = backbone.to_frames(latents)
+    assert 10 * math.log10(255**2 / np.mean((decoded.astype(float) - picture) ** 2)) > 28
+    # Trained: the estimate of the clean picture beats the per-channel Wiener filter.
+    condition, gains = backbone.embed_caption(""), []
+    for t, seed in itertools.product((0.3, 0.5, 0.7), range(2)):
+        x_t = (1 - t) * latents + t * noise(*latents.shape, seed=seed)
+        with torch.no_grad():
+            clean = x_t - t * backbone.velocity(x_t, t, condition)
+        wiener = precondition(torch.tensor([t]), backbone.channel_std(1)).c_skip * x_t
+        gains.append(float((wiener - latents).square().mean() / (clean - latents).square().mean()))
+    assert min(gains) > 1.0, gains
+
+
+def test_decoder_networks_see_one_clip_at_a_time():
+    torch.manual_seed(0)
+    vae = BlockTransformAutoencoder(latent_channels=8, refiner_width=8, refiner_blocks=1)
+    for parameter in vae.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    clips = noise(2, 3, 5, 16, 16)
+    assert torch.allclose(vae.refine(clips)[1:], vae.refine(clips[1:]), atol=1e-4)

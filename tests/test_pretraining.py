@@ -1,0 +1,290 @@
+"""Pre-training on a tiny corpus made on the fly: every stage, resumed runs, the exported model."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vovcodec.backbone.pocket import block_transform
+from vovcodec.backbone.pocket.backbone import PocketBackbone
+from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.errors import MediaError, UsageError
+from vovcodec.pretraining import autoencoder as autoencoder_module
+from vovcodec.pretraining import refiner as refiner_module
+from vovcodec.pretraining import transformer as transformer_module
+from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr, wiener_latents
+from vovcodec.pretraining.batches import SHAPES, BatchShape, draw_batch
+from vovcodec.pretraining.corpus import Corpus, load_corpus
+from vovcodec.pretraining.export import export_model
+from vovcodec.pretraining.main import main
+from vovcodec.pretraining.transformer import (
+    TransformerRecipe,
+    averaged_networks,
+    caption_tokens,
+    train_transformer,
+    validation_loss,
+)
+
+TINY_SHAPES = (BatchShape(1, 32, 32, 1.0), BatchShape(5, 32, 48, 1.0))
+RECIPE = TransformerRecipe(
+    width=24, heads=2, layers=1, ffn=32, text_width=16, text_layers=1, steps=6, tokens_per_batch=24, warmup=2
+)
+
+
+def photograph(seed: int, height: int = 96, width: int = 128) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    return (smooth + rng.integers(-20, 21, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+def write_clip(path: Path, n_frames: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
+        big = photograph(99, 96, 160)
+        for i in range(n_frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(big[:80, 2 * i : 2 * i + 96]), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    (root / "images").mkdir()
+    (root / "clips").mkdir()
+    for number in range(6):
+        Image.fromarray(photograph(number)).save(root / "images" / f"{number}.png")
+    write_clip(root / "clips" / "pan.mp4", 12)
+    (root / "captions.tsv").write_text("images/0.png\ta red hill\nclips/pan.mp4\ta pan\nnot a pair\n", encoding="utf-8")
+    with zipfile.ZipFile(root / "more.zip", "w") as archive:
+        for number in range(2):
+            Image.fromarray(photograph(10 + number)).save(root / "member.png")
+            archive.write(root / "member.png", f"lakes/{number}.png")
+        archive.writestr("captions.tsv", "lakes\ta lake\n")
+    (root / "member.png").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def corpus(folder):
+    return load_corpus(folder, held_out_fraction=0.1)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    monkeypatch.setattr(transformer_module, "SHAPES", TINY_SHAPES)
+    monkeypatch.setattr(refiner_module, "REFINER_SHAPES", (*TINY_SHAPES, BatchShape(5, 32, 32, 1.0)))
+
+
+@pytest.fixture(scope="module")
+def autoencoder(corpus, tmp_path_factory):
+    torch.manual_seed(0)
+    model = BlockTransformAutoencoder(latent_channels=16, refiner_width=8, refiner_blocks=1)
+    fit_basis(model, corpus, seed=0, n_batches=3)
+    path = tmp_path_factory.mktemp("basis") / "basis"
+    model.save_pretrained(path)
+    return path
+
+
+def test_a_folder_becomes_a_corpus(folder, corpus):
+    items = corpus.images + corpus.held_out_images + corpus.clips + corpus.held_out_clips
+    assert len(items) == 9
+    captions = {item.name: item.caption for item in items}
+    assert captions["images/0.png"] == "a red hill" and captions["images/1.png"] == ""
+    assert captions["more.zip/lakes/1.png"] == "a lake"
+    (pan,) = corpus.clips + corpus.held_out_clips
+    assert pan.frames.shape == (12, 80, 96, 3) and pan.caption == "a pan"
+    again = load_corpus(folder, held_out_fraction=0.1)
+    assert [item.name for item in again.images] == [item.name for item in corpus.images]
+    assert str(len(corpus.images)) in corpus.summary()
+
+
+def test_empty_and_damaged_folders_are_typed_errors(tmp_path):
+    with pytest.raises(MediaError, match="no photographs"):
+        load_corpus(tmp_path)
+    Image.fromarray(photograph(0)).save(tmp_path / "a.png")
+    with pytest.raises(MediaError, match="held out"):
+        load_corpus(tmp_path, held_out_fraction=1.0)
+    (tmp_path / "b.jpg").write_bytes(b"not a photograph")
+    with pytest.raises(MediaError, match="photograph"):
+        load_corpus(tmp_path)
+    (tmp_path / "b.jpg").unlink()
+    (tmp_path / "c.mp4").write_bytes(b"not a clip")
+    with pytest.raises(MediaError, match=r"c\.mp4"):
+        load_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], *TINY_SHAPES, BatchShape(33, 32, 32, 1.0)], ids=str)
+def test_a_batch_is_a_pure_function_of_seed_and_step(corpus, shape):
+    def draw(seed, step):
+        return draw_batch(corpus, seed=seed, step=step, tokens_per_batch=32, shapes=(shape,))
+
+    first = draw(3, 17)
+    draw(3, 18)
+    np.random.seed(1)
+    again = draw(3, 17)
+    assert torch.equal(first.frames, again.frames) and first.captions == again.captions
+    assert first.frames.shape[1:] == (3, shape.n_frames, shape.height, shape.width)
+    assert first.frames.abs().max() <= 1 and first.frames.isfinite().all()
+    assert not torch.equal(first.frames, draw(4, 17).frames) and not torch.equal(first.frames, draw(3, 18).frames)
+
+
+@pytest.mark.parametrize("kind", ["photographs only", "clips only"])
+def test_half_a_corpus_is_enough(corpus, kind):
+    images, clips = corpus.images, corpus.clips + corpus.held_out_clips
+    half = Corpus(images, [], [], []) if kind == "photographs only" else Corpus([], clips, [], [])
+    for step in range(6):
+        batch = draw_batch(half, seed=0, step=step, tokens_per_batch=8, shapes=TINY_SHAPES)
+        assert batch.frames.isfinite().all()
+
+
+def test_a_corpus_too_small_to_hold_out_validates_on_itself(corpus):
+    small = Corpus(corpus.images, [], [], [])
+    assert small.held_out() == small
+    held = Corpus(corpus.images, [], corpus.images[:1], []).held_out()
+    assert held.images == corpus.images[:1] and not held.clips
+
+
+def test_captions_become_bytes():
+    ids, mask = caption_tokens(["", "ab", "é" * 60])
+    assert ids.shape == mask.shape == (3, 64)
+    assert ids[1, :4].tolist() == [ord("a") + 3, ord("b") + 3, 1, 0]
+    assert mask.sum(dim=1).tolist() == [1, 3, 64]
+
+
+def test_the_basis_is_orthonormal_and_ordered(autoencoder, corpus):
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    for basis in (model.intra_basis, model.inter_basis):
+        assert torch.allclose(basis @ basis.T, torch.eye(16), atol=1e-5)
+    assert (model.inter_std[:-1] >= model.inter_std[1:]).all() and model.inter_std.min() > 0
+    frames = draw_batch(corpus, seed=1, step=0, tokens_per_batch=64, shapes=TINY_SHAPES[1:]).frames
+    latents = model.encode(frames)
+    measured = latents[:, :, 1:].square().mean(dim=(0, 2, 3, 4)).sqrt()
+    assert float(measured[0] / model.inter_std[0]) == pytest.approx(1.0, abs=0.6)
+    eye = BlockTransformAutoencoder(latent_channels=16)
+    fitted_db, eye_db = (reconstruction_psnr(m, [frames[:1]], linear=True) for m in (model, eye))
+    assert fitted_db > eye_db + 3
+
+
+def test_wiener_latents_shrink_noise(autoencoder):
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    torch.manual_seed(0)
+    latents = torch.randn(2, 16, 3, 4, 4) * model.channel_std(3)
+    sigma = torch.tensor([0.0, 1.0])
+    seen = wiener_latents(model, latents, sigma)
+    assert torch.allclose(seen[0], latents[0])
+    assert (seen[1] - latents[1]).square().mean() < latents[1].square().mean()
+
+
+def train(autoencoder, corpus, run_dir, recipe=RECIPE, **keywords):
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    return train_transformer(model, corpus, recipe, run_dir, **keywords)
+
+
+def test_a_resumed_transformer_run_is_the_uninterrupted_one(autoencoder, corpus, tmp_path, monkeypatch):
+    *whole, log = train(autoencoder, corpus, tmp_path / "whole")
+    steps_left = 3
+
+    def draws(*arguments, **keywords):
+        nonlocal steps_left
+        if steps_left == 0:
+            raise KeyboardInterrupt
+        steps_left -= 1
+        return draw_batch(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transformer_module, "draw_batch", draws)
+        with pytest.raises(KeyboardInterrupt):
+            train(autoencoder, corpus, tmp_path / "parts", save_every_s=0.0)
+    step = averaged_networks(tmp_path / "parts", RECIPE, 16)[2]
+    assert 0 < step < RECIPE.steps
+    *resumed, log_again = train(autoencoder, corpus, tmp_path / "parts")
+    for one, two in zip(whole, resumed, strict=True):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, two.state_dict()[name]), name
+    assert log == log_again == []
+    states = [torch.load(tmp_path / name / "transformer.pt", weights_only=True) for name in ("whole", "parts")]
+    assert states[0]["running"] == states[1]["running"] > 0
+    with pytest.raises(UsageError, match="another recipe"):
+        train(autoencoder, corpus, tmp_path / "parts", replace(RECIPE, beta=1.0))
+
+
+def test_validation_is_the_same_every_time(autoencoder, corpus, monkeypatch):
+    monkeypatch.setattr(transformer_module, "draw_batch", lambda *a, **k: draw_batch(*a, **k, shapes=TINY_SHAPES))
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    networks = transformer_module.build_networks(RECIPE, 16)
+    losses = [validation_loss(*networks, model, corpus, RECIPE, n_batches=2) for _ in range(2)]
+    assert losses[0] == losses[1] > 0
+
+
+def train_refiner(autoencoder, corpus, run_dir, **keywords):
+    run_dir.mkdir(exist_ok=True)
+    torch.manual_seed(11)
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    return refiner_module.train_refiner(model, corpus, run_dir, n_steps=4, **keywords)
+
+
+@pytest.mark.parametrize("with_networks", [False, True])
+def test_a_resumed_refiner_run_is_the_uninterrupted_one(autoencoder, corpus, tmp_path, monkeypatch, with_networks):
+    networks = None
+    if with_networks:
+        networks = tuple(module.eval() for module in transformer_module.build_networks(RECIPE, 16))
+    whole = train_refiner(autoencoder, corpus, tmp_path / "whole", networks=networks)
+    ticks = iter([0.0, 0.0, 0.0, 100.0])  # start, then enough time for two steps before the limit
+    with monkeypatch.context() as patch:
+        patch.setattr(refiner_module.time, "monotonic", lambda: next(ticks, 100.0))
+        train_refiner(autoencoder, corpus, tmp_path / "parts", networks=networks, stop_after_s=50)
+    assert 0 < torch.load(tmp_path / "parts" / "refiner.pt", weights_only=True)["step"] < 4
+    resumed = train_refiner(autoencoder, corpus, tmp_path / "parts", networks=networks)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert (tmp_path / "parts" / "autoencoder" / "config.json").is_file()
+
+
+def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match="run the stage transformer first"):
+        averaged_networks(run, RECIPE, 16)
+    train(autoencoder, corpus, run, replace(RECIPE, steps=2))
+    train_refiner(autoencoder, corpus, run)
+    export_model(run, tmp_path / "model", corpus, replace(RECIPE, steps=2))
+    backbone = PocketBackbone(tmp_path / "model")
+    assert backbone.geometry.channels == 16
+    frames = photograph(0, 32, 48)[None]
+    decoded = backbone.to_frames(backbone.to_latents(frames))
+    assert decoded.shape == frames.shape
+    x_t = torch.randn(backbone.geometry.latent_shape(1, 48, 32))
+    assert backbone.velocity(x_t, 1.0, backbone.embed_caption("a lake")).isfinite().all()
+    average = averaged_networks(run, replace(RECIPE, steps=2), 16)[0]
+    for name, value in average.state_dict().items():
+        assert torch.equal(backbone.transformer.state_dict()[name], value.to(torch.bfloat16).float()), name
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "2 optimiser steps" in card and corpus.summary() in card
+    assert not any(str(tmp_path) in path.read_text() for path in (tmp_path / "model").glob("*/config.json"))
+    assert {oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").glob("*/*.safetensors")} == {"0o644"}
+    export_model(run, tmp_path / "again", corpus, replace(RECIPE, steps=2))
+    assert PocketBackbone(tmp_path / "again").fingerprint == backbone.fingerprint, "exporting twice is one model"
+
+
+def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
+    small = functools.partial(block_transform.BlockTransformAutoencoder, latent_channels=8, refiner_width=8)
+    small.from_pretrained = block_transform.BlockTransformAutoencoder.from_pretrained
+    monkeypatch.setattr(block_transform, "BlockTransformAutoencoder", small)
+    monkeypatch.setattr(autoencoder_module, "fit_basis", functools.partial(fit_basis, n_batches=2))
+    monkeypatch.setattr(transformer_module, "TransformerRecipe", lambda: RECIPE)
+    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1", "--refiner-steps", "1"]
+    assert main(arguments) == 0
+    assert PocketBackbone(tmp_path / "model").geometry.channels == 8
+    assert "held out" in capsys.readouterr().out
+    assert main([*arguments, "--stage", "export", "--out", str(tmp_path / "again")]) == 0
+    assert PocketBackbone(tmp_path / "again").fingerprint == PocketBackbone(tmp_path / "model").fingerprint

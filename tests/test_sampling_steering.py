@@ -1,0 +1,209 @@
+"""Steering on a toy Gaussian model whose clean estimate is the analytic Wiener filter."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vovcodec.container.counts import START_INDEX, count_of_index, index_of_count, reachable_counts
+from vovcodec.entropy.positions import MAX_POSITIONS, decode_atoms, encode_atoms
+from vovcodec.errors import UsageError
+from vovcodec.sampling.codebook import make_codebook
+from vovcodec.sampling.sampler import advance, initial_noise, sample
+from vovcodec.sampling.schedule import snr_of
+from vovcodec.sampling.steering import SteeringPlan, counts_bits, follow, steer, truncate_plan
+
+CPU = torch.device("cpu")
+SHAPE = (1, 8, 2, 16, 16)  # N = 4096 = P: orthogonal atoms
+ODD_SHAPE = (1, 9, 2, 12, 12)  # N = 2592 of P = 4096
+PLAN = SteeringPlan(seed=3, snr_start_q=72, snr_ratio_q=48)
+VARIANCE = torch.tensor([4.0, 2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.1, 0.1])
+
+
+def variances(shape) -> torch.Tensor:
+    return VARIANCE[: shape[1]].view(1, -1, 1, 1, 1)
+
+
+def gaussian(shape):
+    """v(x_t, t) of independent Gaussian values: x̂₀ = (1−t)·λ/((1−t)²λ + t²)·x_t."""
+    power = variances(shape)
+
+    def velocity(x_t, t):
+        clean = (1 - t) * power / ((1 - t) ** 2 * power + t * t) * x_t
+        return (x_t - clean) / t
+
+    return velocity
+
+
+def picture(shape, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * variances(shape).sqrt()
+
+
+def spent_bytes(plan: SteeringPlan, atoms, shape) -> float:
+    return len(encode_atoms(atoms, plan.n_positions(shape))) + counts_bits(plan.counts) / 8
+
+
+def error(clean: torch.Tensor, target: torch.Tensor) -> float:
+    return float((clean - target).square().mean() / target.square().mean())
+
+
+@pytest.mark.parametrize("shape", [SHAPE, ODD_SHAPE], ids=str)
+@pytest.mark.parametrize("codebook", ["hadamard", "cyclic"])
+@pytest.mark.parametrize("eta_scale_q", [200, 120])
+@pytest.mark.parametrize("active_channels", [0, 3])
+def test_a_decoder_follows_the_encoder_bit_for_bit(shape, codebook, eta_scale_q, active_channels):
+    plan = replace(PLAN, codebook=codebook, eta_scale_q=eta_scale_q, active_channels=active_channels)
+    plan, atoms, latents = steer(gaussian(shape), picture(shape), plan, 2, size_bytes=120)
+    n_positions = plan.n_positions(shape)
+    again = decode_atoms(encode_atoms(atoms, n_positions), list(plan.counts), n_positions)
+    assert torch.equal(follow(gaussian(shape), again, plan, 2, shape, CPU), latents)
+    assert not torch.equal(follow(gaussian(shape), again, plan, 3, shape, CPU), latents), "the segment is an address"
+
+
+@pytest.mark.parametrize("shape", [SHAPE, ODD_SHAPE], ids=str)
+def test_the_budget_is_kept_and_used(shape):
+    target = picture(shape)
+    for size_bytes in (20, 33, 50, 77, 120, 200, 333, 500, 800, 1200):
+        plan, atoms, _ = steer(gaussian(shape), target, PLAN, 0, size_bytes=size_bytes)
+        assert [len(positions) for positions, _ in atoms] == list(plan.counts)
+        assert 0.97 * size_bytes - 2 <= spent_bytes(plan, atoms, shape) <= size_bytes
+
+
+@pytest.mark.parametrize("size_bytes", [100, 400, 1000])
+def test_counts_can_be_stored(size_bytes):
+    """All but the last on the container's grid, each in reach of the one before."""
+    plan, _, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=size_bytes)
+    indices = [index_of_count(count) for count in plan.counts[:-1]]
+    assert [count_of_index(index) for index in indices] == list(plan.counts[:-1])
+    for previous, index in itertools.pairwise([START_INDEX, *indices]):
+        assert index in reachable_counts(previous)
+
+
+def test_more_bytes_never_make_it_much_worse():
+    errors = []
+    for size_bytes in (25, 50, 100, 200, 400, 800, 1600):
+        _, _, clean = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=size_bytes)
+        errors.append(error(clean, picture(SHAPE)))
+    assert errors[0] < 1.0, "even a few bytes beat the mean"
+    assert all(after < 1.02 * before for before, after in itertools.pairwise(errors))
+    # The rate-distortion bound of this Gaussian source at 800 and at 1600 bytes differs by far more than a factor of 2.
+    assert errors[-1] < 0.5 * errors[-2] < 0.25 * errors[0]
+
+
+def test_a_small_picture_with_a_large_budget_takes_no_more_atoms_than_there_are():
+    shape = (1, 2, 1, 8, 8)
+    plan, atoms, clean = steer(gaussian(shape), picture(shape), PLAN, 0, size_bytes=5000)
+    n_positions = plan.n_positions(shape)
+    assert [len(positions) for positions, _ in atoms] == list(plan.counts) and max(plan.counts) <= n_positions
+    again = decode_atoms(encode_atoms(atoms, n_positions), list(plan.counts), n_positions)
+    assert torch.equal(follow(gaussian(shape), again, plan, 0, shape, CPU), clean)
+    assert error(clean, picture(shape)) < 0.01, "where bytes abound the picture is nearly exact"
+
+
+def test_tiny_latents_and_hopeless_budgets():
+    shape = (1, 1, 1, 1, 2)
+    plan, _, _ = steer(gaussian(shape), picture(shape), PLAN, 0, size_bytes=1)
+    assert plan.counts == ()
+    plan, atoms, clean = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=2)
+    assert plan.counts == () and atoms == []
+    first = sample(gaussian(SHAPE), initial_noise(3, 0, SHAPE), [1.0, 0.0], [])
+    assert torch.equal(clean, first), "nothing injected: the first estimate"
+
+
+def test_what_the_format_cannot_address_is_refused():
+    class Huge:
+        shape = (1, 1, 1, 1, MAX_POSITIONS + 2)
+
+    with pytest.raises(UsageError, match="code smaller"):
+        steer(None, Huge(), PLAN, 0, size_bytes=100)
+
+
+def test_a_truncated_file_shows_a_coarser_picture():
+    plan, atoms, full = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=600)
+    errors = []
+    for n_injections in range(len(plan.counts) + 1):
+        shorter = truncate_plan(plan, n_injections)
+        assert shorter.counts == plan.counts[:n_injections]
+        clean = follow(gaussian(SHAPE), atoms[:n_injections], shorter, 0, SHAPE, CPU)
+        errors.append(error(clean, picture(SHAPE)))
+    assert truncate_plan(plan, 99) is plan
+    assert error(full, picture(SHAPE)) == errors[-1] < 0.7 * errors[0]
+    assert all(after < 1.02 * before for before, after in itertools.pairwise(errors))
+    # A truncated file is the preview after as many evaluations.
+    preview = follow(gaussian(SHAPE), atoms, plan, 0, SHAPE, CPU, n_evaluations=4)
+    assert error(preview, picture(SHAPE)) == pytest.approx(errors[3], rel=1e-6)
+
+
+def trace(shape, plan, size_bytes, weights=None):
+    visited = []
+    plan, atoms, _ = steer(
+        gaussian(shape),
+        picture(shape),
+        plan,
+        0,
+        size_bytes=size_bytes,
+        weights=weights,
+        on_step=lambda t, x_t, clean: visited.append((t, x_t, clean)),
+    )
+    return plan, atoms, visited
+
+
+@pytest.mark.parametrize(("shape", "tolerance"), [(SHAPE, 1e-3), (ODD_SHAPE, 0.1)], ids=str)
+def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, tolerance):
+    """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, from below to one grid value of the counts above."""
+    plan, atoms, visited = trace(shape, PLAN, 900)
+    assert [t for t, _, _ in visited] == plan.times[:-1]
+    n = plan.n_entries(shape)
+    checked = 0
+    for step, (positions, atom_signs) in enumerate(atoms[:-1]):
+        residual = (picture(shape) - visited[step][2]).reshape(-1).double().numpy()
+        z = make_codebook(plan.codebook, plan.seed, 0, step, n).combine(positions, atom_signs)
+        length = np.linalg.norm(residual)
+        reach = float(z @ residual) / length
+        t, t_next = plan.times[step], plan.times[step + 1]
+        wanted = math.sqrt(snr_of(t_next) - snr_of(t)) * length
+        if len(positions) >= 8:  # fewer atoms are few choices
+            assert wanted * (1 - tolerance) <= reach <= wanted * (1.13 + tolerance), step
+            checked += 1
+    assert checked >= 4
+
+
+@pytest.mark.parametrize("eta_scale_q", [200, 150, 90])
+def test_the_gain_makes_up_for_what_the_sampler_misses(eta_scale_q):
+    """With exactly that z the mean of x_t' is the one a sampler that knows x₀ would have: the definition of g."""
+    plan = replace(PLAN, eta_scale_q=eta_scale_q, counts=(1,) * 8)
+    x0, noise = picture(SHAPE), initial_noise(1, 0, SHAPE)
+    for step, (t, t_next) in enumerate(itertools.pairwise(plan.times[1:-1]), start=1):
+        eta = plan.etas[step]
+        x_t = (1 - t) * x0 + t * noise
+        clean = 0.5 * x0
+        residual = x0 - clean
+        gain = ((1 - t_next) - math.sqrt(1 - eta * eta) * (1 - t) * t_next / t) / (t_next * eta)
+        if eta_scale_q == 200:
+            assert gain == pytest.approx(math.sqrt(snr_of(t_next) - snr_of(t)), rel=1e-6)
+        moved = advance(x_t, clean, t, t_next, eta, (gain * residual).reshape(-1).numpy())
+        ideal = advance(x_t, x0, t, t_next, eta, np.zeros(x0.numel(), dtype=np.float32))
+        assert torch.allclose(moved, ideal, atol=1e-4)
+
+
+def test_weights_choose_other_atoms_and_need_no_word_to_the_decoder():
+    weights = variances(SHAPE)
+    plan, atoms, visited = trace(SHAPE, PLAN, 300, weights)
+    _, plain_atoms, _ = trace(SHAPE, PLAN, 300)
+    assert any(not np.array_equal(a, b) for (a, _), (b, _) in zip(atoms, plain_atoms, strict=False))
+    assert torch.equal(follow(gaussian(SHAPE), atoms, plan, 0, SHAPE, CPU), visited[-1][2])
+
+
+def test_without_a_chooser_the_sampler_is_euler():
+    noise, times = initial_noise(0, 0, SHAPE), [1.0, 0.6, 0.3, 0.0]
+    x_t = noise
+    for t, t_next in itertools.pairwise(times):
+        x_t = x_t + (t_next - t) * gaussian(SHAPE)(x_t, t)
+    assert torch.allclose(sample(gaussian(SHAPE), noise, times, []), x_t, atol=1e-5)
+    with pytest.raises(ValueError, match="end at 0"):
+        sample(gaussian(SHAPE), noise, [1.0, 0.5], [])

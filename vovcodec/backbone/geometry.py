@@ -1,0 +1,75 @@
+"""How frames map to latents, for every registered model; plain data without torch, so that files can be checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from vovcodec.backbone.catalog import CATALOG
+from vovcodec.backbone.fingerprint import fingerprint_folder
+from vovcodec.backbone.locate import embedded_folder
+from vovcodec.errors import ModelError
+
+__all__ = ["POCKET_COMPONENTS", "POCKET_WEIGHTS", "LatentGeometry", "known_geometry", "pocket_geometry"]
+
+POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
+POCKET_COMPONENTS = ("transformer", "vae", "text_encoder")
+_POCKET_MAX_FRAMES = 129
+
+
+@dataclass(frozen=True)
+class LatentGeometry:
+    """How frames map to latents.
+
+    time_stride: coded frames are `time_stride`·n + 1; they become n + 1 latent frames.
+    space_stride: pixels per latent value along each side.
+    size_multiple: coded width and height are multiples of this (stride × patch).
+    channels: latent channels C.
+    max_frames: longest segment in frames; 1 for models of still pictures.
+    """
+
+    time_stride: int
+    space_stride: int
+    size_multiple: int
+    channels: int
+    max_frames: int
+
+    def latent_shape(self, n_frames: int, width: int, height: int) -> tuple[int, int, int, int, int]:
+        """[1, C, T, h, w] for coded frames of a size."""
+        n_latent_frames = 1 + (n_frames - 1) // self.time_stride
+        return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
+
+
+def pocket_geometry(latent_channels: int) -> LatentGeometry:
+    """Of an embedded model with so many latent channels."""
+    return LatentGeometry(
+        time_stride=4, space_stride=8, size_multiple=16, channels=latent_channels, max_frames=_POCKET_MAX_FRAMES
+    )
+
+
+def known_geometry(backbone_id: str, fingerprint: bytes) -> LatentGeometry | None:
+    """The geometry of the model that a file names, None where it cannot be told without that model.
+
+    Public models have one per id. Embedded models may differ from one another: the one at hand tells about files with
+    its own fingerprint only.
+    """
+    if backbone_id == "pocket":
+        try:
+            folder = embedded_folder() or POCKET_WEIGHTS
+            if fingerprint_folder(folder, POCKET_COMPONENTS) != fingerprint:
+                return None
+            config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+        except (ModelError, OSError, ValueError):
+            return None
+        return pocket_geometry(config["latent_channels"])
+    facts = CATALOG.get(backbone_id)
+    if facts is None:
+        return None
+    return LatentGeometry(
+        time_stride=4,
+        space_stride=facts.space_stride,
+        size_multiple=2 * facts.space_stride,
+        channels=facts.latent_channels,
+        max_frames=facts.max_frames,
+    )

@@ -1,0 +1,103 @@
+"""Where a file's bytes go and what quality they buy: budgets and shares of segments."""
+
+from __future__ import annotations
+
+import math
+
+from vovcodec.container import (
+    CodedAtoms,
+    CodedIndices,
+    CodedVector,
+    Segment,
+    SegmentCheck,
+    VovFile,
+    serialize,
+)
+from vovcodec.errors import UsageError
+from vovcodec.sampling.steering import SteeringPlan, counts_bits
+
+__all__ = [
+    "QualityMean",
+    "blank_atoms",
+    "blank_check",
+    "blank_indices",
+    "blank_vector",
+    "payload_budget",
+    "payload_size",
+]
+
+_BLANK_BYTES = 200
+_LEAST_BYTES = 24  # per payload; less cannot show anything
+
+
+def blank_vector() -> CodedVector:
+    """Stands in for a vector that is still to be coded."""
+    return CodedVector(step_size_q=10000, model=b"", words=bytes(_BLANK_BYTES))
+
+
+def blank_atoms(plan: SteeringPlan) -> CodedAtoms:
+    """Stands in for atoms that are still to be chosen; its counts take one byte that the steering's budget pays for."""
+    return CodedAtoms(
+        counts=(100,),
+        last_q=8,
+        eta_scale_q=plan.eta_scale_q,
+        active_channels=plan.active_channels,
+        words=bytes(_BLANK_BYTES),
+    )
+
+
+def blank_indices() -> CodedIndices:
+    """Stands in for importance-sampling indices that are still to be chosen."""
+    return CodedIndices(log2_candidates=10, indices=bytes(_BLANK_BYTES))
+
+
+def blank_check() -> SegmentCheck:
+    """Stands in for the check of a segment that is still to be coded."""
+    return SegmentCheck(psnr_q=6000, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(8))
+
+
+def payload_budget(stream: VovFile, file_bytes: int, n_blanks: int) -> float:
+    """Bytes that a file of `file_bytes` leaves for the contents of the `n_blanks` blanks in `stream`.
+
+    Raises UsageError when that is too little to show anything.
+    """
+    fixed = len(serialize(stream)) - _BLANK_BYTES * n_blanks
+    least = fixed + _LEAST_BYTES * n_blanks
+    if file_bytes < least:
+        raise UsageError(
+            f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
+            f"least {least}; raise the target, shorten the clip or the caption"
+        )
+    n_counts = sum(segment.atoms is not None for segment in stream.segments)
+    return float(file_bytes - fixed + n_counts)
+
+
+def payload_size(segment: Segment) -> int:
+    """Bytes of a coded segment that its share of the budget pays for."""
+    vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
+    atoms = len(segment.atoms.words) + -(-counts_bits(segment.atoms.counts) // 8) if segment.atoms else 0
+    return vector + atoms + (len(segment.importance.indices) if segment.importance else 0)
+
+
+class QualityMean:
+    """PSNR over all frames (mean squared error first) and mean SSIM, segment by segment."""
+
+    def __init__(self) -> None:
+        self._n_frames = 0
+        self._squared_error = self._ssim_sum = 0.0
+
+    def add(self, n_frames: int, psnr_db: float, ssim: float) -> None:
+        """A segment of `n_frames` frames."""
+        self._n_frames += n_frames
+        self._squared_error += n_frames * 10 ** (-psnr_db / 10)
+        self._ssim_sum += n_frames * ssim
+
+    @property
+    def psnr_db(self) -> float:
+        """In dB; infinite where all frames are equal."""
+        return -10 * math.log10(self._squared_error / self._n_frames) if self._squared_error else math.inf
+
+    @property
+    def ssim(self) -> float:
+        """Mean over the frames."""
+        return self._ssim_sum / self._n_frames

@@ -1,0 +1,203 @@
+"""What the sampler's noise carries, chosen with the original in sight: atoms or importance-sampling indices.
+
+The last stage of encode and all of scale.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.check import segment_check
+from vovcodec.codec.plans import coded_atoms, importance_plan
+from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, Segment
+from vovcodec.container.indices import pack_indices
+from vovcodec.entropy.positions import encode_atoms
+from vovcodec.errors import UsageError
+from vovcodec.metrics import psnr, ssim
+from vovcodec.progress import ProgressListener
+from vovcodec.sampling.importance import FEW_STEPS, select
+from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
+from vovcodec.sampling.schedule import time_grid
+from vovcodec.sampling.steering import SteeringPlan, steer
+
+__all__ = [
+    "MOST_LOG2_CANDIDATES",
+    "CodedSegment",
+    "Injected",
+    "LatentEstimate",
+    "finished_segment",
+    "inject_atoms",
+    "inject_indices",
+    "inject_nothing",
+    "log2_candidates_within",
+    "score_weights",
+    "warn_of_few_steps",
+]
+
+# The published range is 2^10 .. 2^18; fewer candidates are what few bytes leave.
+MOST_LOG2_CANDIDATES = 18
+
+
+@dataclass(frozen=True)
+class CodedSegment:
+    """A coded segment and what its decoder will show: uint8 `frames` (padding trimmed) and their quality."""
+
+    segment: Segment
+    frames: np.ndarray
+    psnr_db: float
+    ssim: float
+    n_evaluations: int
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What goes into the file and the latents [1, C, T, h, w] that a decoder will get from it."""
+
+    latents: Tensor
+    n_evaluations: int
+    atoms: CodedAtoms | None = None
+    importance: CodedIndices | None = None
+
+
+class LatentEstimate:
+    """PSNR in dB from latent errors: pixel error energy over pixel energy ≈ latent error energy over latent energy.
+
+    Exact for an orthonormal autoencoder, a rough guide for others; used for progress only.
+    """
+
+    def __init__(self, frames: np.ndarray, latents: Tensor) -> None:
+        pixel_energy = float(np.mean((frames.astype(np.float32) - 127.5) ** 2)) + 1e-9
+        self._target = latents
+        self._factor = pixel_energy / (float(latents.square().mean()) + 1e-9)
+
+    def psnr_db(self, clean: Tensor) -> float:
+        """Of the picture that the estimate x̂₀ = `clean` decodes to."""
+        error = self._factor * float((clean - self._target).square().mean()) + 1e-9
+        return 10 * math.log10(255**2 / error)
+
+    def shown_by(self, listener: ProgressListener) -> OnStep:
+        """A sampler callback that reports each estimate."""
+        return lambda t, x_t, clean: listener.advance(psnr_db=self.psnr_db(clean))
+
+
+def score_weights(backbone: Backbone, n_latent_frames: int, exponent: float) -> Tensor | None:
+    """Weights of the residual in the atoms' scores: the backbone's own, times channel deviation^exponent."""
+    weights = backbone.score_weights(n_latent_frames)
+    deviations = getattr(backbone, "channel_std", None)
+    if exponent and deviations is not None:
+        emphasis = deviations(n_latent_frames) ** exponent
+        weights = emphasis if weights is None else weights * emphasis
+    return weights
+
+
+def inject_atoms(
+    velocity: Velocity,
+    target: Tensor,
+    plan: SteeringPlan,
+    index: int,
+    *,
+    size_bytes: float,
+    weights: Tensor | None = None,
+    on_step: OnStep | None = None,
+) -> Injected:
+    """Steer segment `index` towards the latents `target` until `size_bytes` are spent.
+
+    Raises UsageError when they do not suffice for a single atom.
+    """
+    steered, chosen, latents = steer(
+        velocity, target, plan, index, size_bytes=size_bytes, weights=weights, on_step=on_step
+    )
+    if not steered.counts:
+        raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
+    words = encode_atoms(chosen, steered.n_positions(tuple(target.shape)))
+    return Injected(latents, len(steered.counts) + 1, atoms=coded_atoms(steered, words))
+
+
+def log2_candidates_within(size_bytes: float, n_steps: int) -> int:
+    """Bits per index so that the n_steps − 1 indices fit into `size_bytes`, at most 18.
+
+    Raises UsageError when there is less than one bit for each.
+    """
+    if n_steps < 2:
+        raise UsageError("importance sampling needs at least 2 steps: the last one carries nothing")
+    n_bits = int(8 * size_bytes) // (n_steps - 1)
+    if n_bits < 1:
+        least = math.ceil((n_steps - 1) / 8)
+        raise UsageError(
+            f"{size_bytes:.0f} bytes are too few for {n_steps} steps of importance sampling, which take {least} or "
+            "more; lower the steps or raise the byte target"
+        )
+    return min(MOST_LOG2_CANDIDATES, n_bits)
+
+
+def inject_indices(
+    velocity: Velocity,
+    target: Tensor,
+    sampler: Sampler,
+    index: int,
+    *,
+    log2_candidates: int,
+    listener: ProgressListener,
+    on_step: OnStep | None = None,
+) -> Injected:
+    """Importance sampling of segment `index` on the header's time grid, 2^log2_candidates candidates per step."""
+    plan = importance_plan(sampler, log2_candidates)
+    # The time goes into drawing candidates, not into the network: what to expect is no secret.
+    listener.note(f"importance sampling: 2^{log2_candidates} candidates at each of {plan.n_indices} steps")
+    indices, latents = select(velocity, target, plan, index, on_step=on_step)
+    coded = CodedIndices(log2_candidates=log2_candidates, indices=pack_indices(indices, log2_candidates))
+    return Injected(latents, plan.n_steps, importance=coded)
+
+
+def warn_of_few_steps(sampler: Sampler, listener: ProgressListener) -> None:
+    """Importance sampling makes pictures worse when its steps are few, whatever it costs."""
+    if sampler.n_steps <= FEW_STEPS:
+        listener.warn(
+            f"importance sampling with {sampler.n_steps} steps: the method's own plot shows that {FEW_STEPS} or fewer "
+            "make pictures worse than none; take more steps, or atoms"
+        )
+
+
+def inject_nothing(
+    velocity: Velocity, target: Tensor, sampler: Sampler, index: int, *, on_step: OnStep | None = None
+) -> Injected:
+    """The plain sampler of a file without steering; `target` gives shape and device only."""
+    noise = initial_noise(sampler.seed, index, tuple(target.shape)).to(target.device)
+    times = time_grid(sampler.n_steps, sampler.shift_q8)
+    return Injected(sample(velocity, noise, times, [], None, on_step), sampler.n_steps)
+
+
+def finished_segment(
+    backbone: Backbone,
+    injected: Injected,
+    original: np.ndarray,
+    *,
+    index: int,
+    first_frame: int,
+    vector: CodedVector | None,
+    n_evaluations: int = 0,
+) -> CodedSegment:
+    """The coded segment with its check, and how well its decoded frames match.
+
+    Args:
+        original: uint8 [n_frames, H, W, 3] at coded size, without padding.
+        n_evaluations: spent before the injection.
+    """
+    decoded = backbone.to_frames(injected.latents)[: len(original)]
+    quality = psnr(original, decoded)
+    segment = Segment(
+        index=index,
+        first_frame=first_frame,
+        n_frames=len(original),
+        vector=vector,
+        atoms=injected.atoms,
+        importance=injected.importance,
+        check=segment_check(decoded, quality),
+    )
+    total = n_evaluations + injected.n_evaluations
+    return CodedSegment(segment, decoded, quality, ssim(original, decoded), total)

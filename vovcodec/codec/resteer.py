@@ -1,0 +1,308 @@
+"""New steering for a file whose original is at hand, under the model as its vector adapts it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.accounting import (
+    QualityMean,
+    blank_atoms,
+    blank_check,
+    blank_indices,
+    payload_budget,
+    payload_size,
+)
+from vovcodec.codec.budget import target_file_bytes
+from vovcodec.codec.check import drift_db
+from vovcodec.codec.injection import (
+    MOST_LOG2_CANDIDATES,
+    CodedSegment,
+    LatentEstimate,
+    finished_segment,
+    inject_atoms,
+    inject_indices,
+    log2_candidates_within,
+    score_weights,
+    warn_of_few_steps,
+)
+from vovcodec.codec.options import EncodeOptions, ScaleOptions
+from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, plan_of_preset, plan_of_segment
+from vovcodec.codec.regenerate import adapted_velocity, load_matching_backbone, make_adapter, segment_theta
+from vovcodec.codec.spool import FrameSpool
+from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
+from vovcodec.errors import MediaError
+from vovcodec.media import open_frames, pad_frames, resize_frames
+from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
+from vovcodec.progress import ProgressListener
+from vovcodec.sampling.schedule import shift_to_q8
+from vovcodec.sampling.steering import SteeringPlan
+
+__all__ = ["preset_of_header", "read_reference", "resteer"]
+
+_LOG2_CANDIDATES = 10  # the fewest of the published range: by far the best quality per candidate drawn
+_MOST_STEPS = 1000
+_UNLIKE_DB = 20.0  # thumbnails of original and decoded picture are nearer to each other even at the lowest rates
+
+
+def resteer(
+    stream: VovFile, reference: Path | str, options: ScaleOptions, listener: ProgressListener
+) -> tuple[VovFile, QualityMean, int]:
+    """The stream with new steering in every segment, its quality and the network evaluations spent.
+
+    Raises UsageError (too few bytes), MediaError (the reference does not fit the file), ModelError, FormatError.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    header = stream.header
+    preset = preset_of_header(header)
+    with FrameSpool(header.coded_width, header.coded_height) as spool:
+        read_reference(reference, header, spool, listener)
+        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        return _Job(stream, preset, backbone, spool, options, listener).run()
+
+
+def preset_of_header(header: StreamHeader) -> Preset:
+    """The shipped preset, at the right effort, that a file was made with; else the first one for its model.
+
+    Its steering settings stand in for what a file without steering does not say.
+    """
+    presets = [load_preset(name) for name in list_presets()]
+    for preset in presets:
+        for effort in (None, *preset.efforts):
+            settings = resolve(preset, {"sampler": {"seed": header.sampler.seed}}, effort)
+            if preset_digest(settings) == header.preset_digest:
+                return settings
+    of_model = [preset for preset in presets if preset.backbone.id == header.backbone_id]
+    return resolve((of_model or presets)[0], {}, None)
+
+
+def read_reference(reference: Path | str, header: StreamHeader, spool: FrameSpool, listener: ProgressListener) -> None:
+    """The file's frames, from the original, at coded size, exactly as `encode` made them.
+
+    A file does not say where in its source it began, so the first frames are taken; a reference of another frame rate
+    is resampled to the file's, as `encode --fps` does.
+
+    Raises MediaError where the reference cannot be the original.
+    """
+    rate, is_still = frame_rate_of(header), not header.frame_rate_num
+    limits = {} if is_still else {"n_frames": header.n_frames}
+    reader = open_frames(reference, **limits)
+    if (reader.info.kind == "image") != is_still:
+        reader.close()
+        kinds = ("a still", "a video") if is_still else ("a video", "a still")
+        raise MediaError(f"the file holds {kinds[0]}, the reference {reference} is {kinds[1]}")
+    if not is_still and reader.info.frame_rate != rate:
+        reader.close()
+        has = f"the reference has {float(reader.info.frame_rate):.6g} frames per second, the file {float(rate):.6g}"
+        if str(reference) == "-":
+            raise MediaError(f"{has}; a pipe cannot be read again to resample it: name a file")
+        listener.note(f"{has}: resampled, as encode --fps does")
+        reader = open_frames(reference, frame_rate=rate, **limits)
+    with reader:
+        info = reader.info
+        if (info.width, info.height) != (header.source_width, header.source_height):
+            raise MediaError(
+                f"the reference is {info.width}x{info.height}, the file was made from "
+                f"{header.source_width}x{header.source_height}: it is not the original"
+            )
+        for frame in reader:
+            spool.append(resize_frames(frame, spool.width, spool.height))
+        for notice in reader.notices:
+            listener.note(notice)
+    if spool.n_frames < header.n_frames:
+        raise MediaError(
+            f"the reference has only {spool.n_frames} frames, the file {header.n_frames}: it is not the original (if "
+            "only a part of it was encoded, the reference must begin where that part begins)"
+        )
+
+
+def _steps_within(payload: float, lengths: list[int]) -> int:
+    """Steps of importance sampling, the same for all segments, that use up most of `payload` bytes.
+
+    About 2^10 candidates at each, but whole bits per index waste less at some step counts than at others. lengths:
+    frames per segment, by which the bytes are shared.
+    """
+    most = max(1, int(8 * payload / len(lengths) / _LOG2_CANDIDATES))
+
+    def used(n_indices: int) -> float:
+        left, frames_left = payload, sum(lengths)
+        for length in lengths:
+            n_bits = int(8 * left * length / frames_left) // n_indices
+            if n_bits < 1:
+                return 0
+            left -= math.ceil(n_indices * min(MOST_LOG2_CANDIDATES, n_bits) / 8)
+            frames_left -= length
+        return payload - left
+
+    choices = range(min(_MOST_STEPS - 1, most), most * 3 // 4, -1)
+    return 1 + max(choices or [_MOST_STEPS - 1], key=used)
+
+
+class _Job:
+    """One scale: everything that holds for all segments."""
+
+    def __init__(
+        self,
+        stream: VovFile,
+        preset: Preset,
+        backbone: Backbone,
+        spool: FrameSpool,
+        options: ScaleOptions,
+        listener: ProgressListener,
+    ) -> None:
+        self.stream, self.preset, self.backbone, self.spool = stream, preset, backbone, spool
+        self.options, self.listener = options, listener
+        self.adapter = make_adapter(backbone, stream.header.adaptation) if stream.header.adaptation else None
+        file_bytes = self._file_bytes()
+        # The grid of importance sampling depends on the bytes and takes some in the header: start from a likely one.
+        self.header = self._header(options.steps or 100)
+        self.payload = self._payload(file_bytes)
+        if options.method == "importance" and options.steps is None and self.payload is not None:
+            self.header = self._header(_steps_within(self.payload, [each.n_frames for each in stream.segments]))
+            self.payload = self._payload(file_bytes)
+        if options.method == "importance":
+            warn_of_few_steps(self.header.sampler, listener)
+
+    def _file_bytes(self) -> int | None:
+        options, header = self.options, self.stream.header
+        if options.target_bytes is not None:
+            return options.target_bytes
+        if options.method == "importance" and options.steps is not None:
+            return None  # 2^10 candidates at each of the steps
+        chosen = target_file_bytes(
+            EncodeOptions(),
+            self.preset,
+            n_frames=header.n_frames,
+            frame_rate=float(frame_rate_of(header)),
+            source_pixels=header.source_width * header.source_height,
+        )
+        if chosen is not None:
+            self.listener.note(f"--bytes {chosen}, as preset {self.preset.name} has it")
+        return chosen
+
+    def _header(self, n_steps: int) -> StreamHeader:
+        """The header with the new sampler. Seeds stay: the vector was fitted on their noise."""
+        header, preset = self.stream.header, self.preset
+        old = header.sampler
+        if self.options.method == "importance":
+            is_still = not header.frame_rate_num
+            shift = preset.sampler.still_shift if is_still and preset.sampler.still_shift else preset.sampler.shift
+            shift_q8 = old.shift_q8 if old.schedule == "shift" else shift_to_q8(shift)
+            sampler = Sampler(
+                sampler_id="eta", noise_id=old.noise_id, seed=old.seed, n_steps=n_steps, shift_q8=shift_q8
+            )
+        elif old.schedule == "snr":
+            sampler = replace(old, sampler_id="eta")
+        else:
+            plan = plan_of_preset(preset)
+            sampler = Sampler(
+                sampler_id="eta",
+                noise_id=old.noise_id,
+                seed=old.seed,
+                schedule="snr",
+                snr_start_q=plan.snr_start_q,
+                snr_ratio_q=plan.snr_ratio_q,
+            )
+        # With --force the weights at hand are others than the file's: what is steered now decodes with these.
+        return replace(header, sampler=sampler, fingerprint=self.backbone.fingerprint)
+
+    def _plan(self, segment: Segment) -> SteeringPlan:
+        """The header's grid; the rest as the segment had it before, else from the preset."""
+        old, new = self.stream.header.sampler, self.header.sampler
+        if segment.atoms is not None and old.schedule == "snr":
+            return replace(plan_of_segment(self.stream.header, segment), counts=(), last_q=16)
+        plan = plan_of_preset(self.preset)
+        return replace(plan, seed=new.seed, snr_start_q=new.snr_start_q, snr_ratio_q=new.snr_ratio_q)
+
+    def _payload(self, file_bytes: int | None) -> float | None:
+        """What a file of that size leaves for the steering of all segments."""
+        if file_bytes is None:
+            return None
+        steers = self.options.method == "atoms"
+        blanks = tuple(
+            replace(
+                segment,
+                atoms=blank_atoms(self._plan(segment)) if steers else None,
+                importance=None if steers else blank_indices(),
+                check=blank_check(),
+            )
+            for segment in self.stream.segments
+        )
+        stream = replace(self.stream, header=self.header, segments=blanks, layout=())
+        return payload_budget(stream, file_bytes, len(blanks))
+
+    def run(self) -> tuple[VovFile, QualityMean, int]:
+        """All segments, one after the other; what one leaves over goes to the next."""
+        finished: list[Segment] = []
+        quality, n_evaluations, left = QualityMean(), 0, self.payload
+        for segment in self.stream.segments:
+            if len(self.stream.segments) > 1:
+                self.listener.note(f"segment {segment.index + 1} of {len(self.stream.segments)}")
+            frames_left = self.header.n_frames - segment.first_frame
+            share = None if left is None else left * segment.n_frames / frames_left
+            coded = self._steer(segment, share)
+            finished.append(replace(coded.segment, caption=segment.caption, extras=segment.extras))
+            quality.add(segment.n_frames, coded.psnr_db, coded.ssim)
+            n_evaluations += coded.n_evaluations
+            if left is not None:
+                left -= payload_size(replace(coded.segment, vector=None))
+        stream = replace(self.stream, header=self.header, segments=tuple(finished), layout=())
+        return stream, quality, n_evaluations
+
+    def _steer(self, segment: Segment, size_bytes: float | None) -> CodedSegment:
+        backbone, listener = self.backbone, self.listener
+        original = self.spool.read(segment.first_frame, segment.n_frames)
+        if segment.check is not None:
+            likeness = drift_db(original, segment.check)
+            if likeness is not None and likeness < _UNLIKE_DB:
+                listener.warn(
+                    f"the reference does not look like what the file shows (thumbnails {likeness:.0f} dB apart): is it "
+                    "the original, and does it begin where the file does?"
+                )
+        frames = pad_frames(original, n_coded_frames_of(segment, backbone.geometry.time_stride))
+        target = backbone.to_latents(frames)
+        estimate = LatentEstimate(frames, target)
+        theta = segment_theta(self.stream.header, segment)
+        adapter = self.adapter if theta is not None else None
+        caption = self.stream.caption_of(segment)
+        sampler = self.header.sampler
+        # Steps of atoms are not known before the bytes are spent: a guess for the progress bar.
+        listener.stage("steering", sampler.n_steps or 20)
+        show = estimate.shown_by(listener)
+        with adapted_velocity(backbone, caption, adapter, theta) as velocity:
+            if self.options.method == "atoms":
+                weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)
+                wanted = float(self.preset.steering.bytes) if size_bytes is None else size_bytes
+                injected = inject_atoms(
+                    velocity,
+                    target,
+                    self._plan(segment),
+                    segment.index,
+                    size_bytes=wanted,
+                    weights=weights,
+                    on_step=show,
+                )
+            else:
+                n_bits = _LOG2_CANDIDATES if size_bytes is None else log2_candidates_within(size_bytes, sampler.n_steps)
+                injected = inject_indices(
+                    velocity,
+                    target,
+                    sampler,
+                    segment.index,
+                    log2_candidates=n_bits,
+                    listener=listener,
+                    on_step=show,
+                )
+        return finished_segment(
+            backbone,
+            injected,
+            original,
+            index=segment.index,
+            first_frame=segment.first_frame,
+            vector=segment.vector,
+        )

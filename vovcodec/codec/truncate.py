@@ -1,0 +1,85 @@
+"""A steered file made smaller by dropping its last injections: no network, no original."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from vovcodec.backbone.geometry import LatentGeometry, known_geometry
+from vovcodec.container import Segment, StreamHeader, VovFile, serialize
+from vovcodec.entropy.positions import decode_atoms, encode_atoms
+from vovcodec.errors import ModelError, UsageError
+
+__all__ = ["truncated"]
+
+
+class _Cutter:
+    """One segment at every length; `n_injections` as it is, 0 = without atoms."""
+
+    def __init__(self, segment: Segment, header: StreamHeader, geometry: LatentGeometry) -> None:
+        self._segment, self._made = segment, {}
+        atoms = segment.atoms
+        self.n_injections = len(atoms.counts) if atoms else 0
+        if atoms:
+            n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
+            shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
+            self._n_positions = atoms.n_positions(shape)
+            self._chosen = decode_atoms(atoms.words, atoms.counts, self._n_positions)
+
+    def cut(self, n_injections: int) -> Segment:
+        """The first so many injections. The check goes, since the picture is another one."""
+        if n_injections >= self.n_injections:
+            return self._segment
+        if n_injections not in self._made:
+            atoms = None
+            if n_injections:
+                words = encode_atoms(self._chosen[:n_injections], self._n_positions)
+                counts = self._segment.atoms.counts[:n_injections]
+                atoms = replace(self._segment.atoms, counts=counts, last_q=16, words=words)
+            self._made[n_injections] = replace(self._segment, atoms=atoms, check=None)
+        return self._made[n_injections]
+
+
+def truncated(stream: VovFile, target_bytes: int) -> VovFile:
+    """The stream with as many injections as fit into a file of `target_bytes`.
+
+    All segments keep equally many, the first ones perhaps one more. Injections are dropped whole, so the result may be
+    well below the target.
+
+    Raises UsageError when there is nothing to drop, no need to, or not enough; ModelError when the size of the latents
+    cannot be told; FormatError for damaged atoms.
+    """
+    header = stream.header
+    if not any(segment.atoms for segment in stream.segments):
+        raise UsageError("this file has no atoms that could be dropped; give --reference ORIGINAL to steer it anew")
+    size_bytes = len(serialize(stream))
+    if size_bytes <= target_bytes:
+        raise UsageError(f"the file has {size_bytes} bytes already; to make it better, give --reference ORIGINAL")
+    geometry = known_geometry(header.backbone_id, header.fingerprint)
+    if geometry is None:
+        raise ModelError(
+            f"the model {header.backbone_id} {header.fingerprint.hex()} is not the one here, so the size of its "
+            "latents is unknown; give --reference ORIGINAL, with the right model, to steer the file anew"
+        )
+    cutters = [_Cutter(segment, header, geometry) for segment in stream.segments]
+
+    def cut(kept: list[int]) -> VovFile:
+        segments = tuple(cutter.cut(n) for cutter, n in zip(cutters, kept, strict=True))
+        return replace(stream, segments=segments, layout=())
+
+    def fits(kept: list[int]) -> bool:
+        return len(serialize(cut(kept))) <= target_bytes
+
+    least, too_many = 0, max(cutter.n_injections for cutter in cutters)
+    if not fits([0] * len(cutters)):
+        bare = len(serialize(cut([0] * len(cutters))))
+        raise UsageError(f"{target_bytes} bytes are too few: without any steering the file still has {bare}")
+    while too_many - least > 1:
+        middle = (least + too_many) // 2
+        least, too_many = (middle, too_many) if fits([middle] * len(cutters)) else (least, middle)
+    kept = [least] * len(cutters)
+    for number in range(len(cutters)):
+        kept[number] += 1
+        if not fits(kept):
+            kept[number] -= 1
+            break
+    return cut(kept)
