@@ -197,7 +197,8 @@ def test_byte_targets_of_a_vector_alone(preset, tmp_path, target_bytes):
     report = encode(clip(tmp_path, 5), tmp_path / "out.vov", options, Listener())
     assert target_bytes - 3 <= report.size_bytes <= target_bytes
     assert set(report.sections) == {"overhead", "vector"}
-    assert decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(verify=True), Listener()).drift_db == math.inf
+    decoded = decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(verify=True), Listener())
+    assert decoded.drift_db == math.inf
 
 
 @pytest.mark.parametrize(("split", "part"), [((1.0, 0.0), "vector"), ((0.0, 1.0), "atoms")])
@@ -205,7 +206,8 @@ def test_either_part_may_be_empty(preset, tmp_path, split, part):
     options = EncodeOptions(preset=preset, target_bytes=110, split=split)
     report = encode(clip(tmp_path, 5), tmp_path / "out.vov", options, Listener())
     assert set(report.sections) == {"overhead", part} and 105 <= report.size_bytes <= 110
-    assert decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(verify=True), Listener()).drift_db == math.inf
+    decoded = decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(verify=True), Listener())
+    assert decoded.drift_db == math.inf
 
 
 @pytest.mark.parametrize("target_bytes", [500, 2000])
@@ -305,12 +307,22 @@ STOPS = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(model, tmp_path_factory):
+    """The bytes and the report of the encode that the next test interrupts."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "tiny.yaml").write_text(PRESET.format(path=model))
+    options = EncodeOptions(preset=folder / "tiny.yaml", state_dir=folder / "states", target_bytes=700)
+    report = encode(clip(folder, 40), folder / "out.vov", options, Listener())
+    assert not any((folder / "states").rglob("*.*")), "nothing is left behind"
+    return (folder / "out.vov").read_bytes(), report
+
+
 @pytest.mark.parametrize("stop", STOPS)
-def test_an_interrupted_encode_continues_to_the_same_bytes(preset, tmp_path, stop):
+def test_an_interrupted_encode_continues_to_the_same_bytes(preset, tmp_path, uninterrupted, stop):
     source, states = clip(tmp_path, 40), tmp_path / "states"
     options = EncodeOptions(preset=preset, state_dir=states, target_bytes=700)
-    expected = encode(source, tmp_path / "whole.vov", options, Listener())
-    assert not any(states.rglob("*.*")), "nothing is left behind"
+    expected_bytes, expected = uninterrupted
     stop_at, skip = STOPS[stop]
     coded = tmp_path / "out.vov"
     with pytest.raises(Interrupted, match="kept"):
@@ -320,7 +332,7 @@ def test_an_interrupted_encode_continues_to_the_same_bytes(preset, tmp_path, sto
     assert n_kept == (1 if stop.startswith("second seg") else 0)
     listener = Listener()
     report = encode(source, coded, options, listener)
-    assert coded.read_bytes() == (tmp_path / "whole.vov").read_bytes()
+    assert coded.read_bytes() == expected_bytes
     assert report.n_network_evaluations == expected.n_network_evaluations
     fits = [stage for stage in listener.stages if stage[0] == "fitting"]
     assert len(fits) == 2 - n_kept

@@ -23,7 +23,7 @@ def test_write_then_read(tmp_path: Path) -> None:
     size = write_vov(target, CONTENT)
     assert target.stat().st_size == size
     assert read_vov(target) == read_vov(str(target)) == CONTENT
-    assert os.listdir(tmp_path) == ["clip.vov"]  # noqa: PTH208
+    assert os.listdir(tmp_path) == ["clip.vov"]
 
 
 def test_an_existing_file_needs_permission(tmp_path: Path) -> None:
