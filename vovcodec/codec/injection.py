@@ -16,8 +16,8 @@ from vovcodec.codec.check import segment_check
 from vovcodec.codec.plans import coded_atoms, importance_plan
 from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, Segment
 from vovcodec.container.indices import pack_indices
-from vovcodec.entropy.positions import encode_atoms
-from vovcodec.errors import UsageError
+from vovcodec.entropy.positions import decode_atoms, encode_atoms
+from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import psnr, ssim
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.importance import FEW_STEPS, select
@@ -114,7 +114,12 @@ def inject_atoms(
     )
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
-    words = encode_atoms(chosen, steered.n_positions(tuple(target.shape)))
+    n_positions = steered.n_positions(tuple(target.shape))
+    words = encode_atoms(chosen, n_positions)
+    # What a decoder will read must be what the sampler just used.
+    again = decode_atoms(words, list(steered.counts), n_positions)
+    if not all(np.array_equal(p, q) and np.array_equal(s, r) for (p, s), (q, r) in zip(chosen, again, strict=True)):
+        raise VovError("the coded atoms do not decode to the chosen ones; nothing is written; please report it")
     return Injected(latents, len(steered.counts) + 1, atoms=coded_atoms(steered, words))
 
 

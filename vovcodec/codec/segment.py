@@ -30,7 +30,8 @@ from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
 from vovcodec.container import CodedVector, Sampler
 from vovcodec.entropy.quantizer import SYMBOL_LIMIT, nearest_step_size_q
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import decode_symbols, encode_symbols
+from vovcodec.errors import VovError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.fit import (
     FitSettings,
@@ -60,6 +61,7 @@ def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) ->
         warmup_steps=two.warmup_steps,
         # The entropy model's description costs about three bytes that the rate model does not see.
         target_bits=None if vector_bytes is None else max(16.0, 8.0 * (vector_bytes - 3)),
+        published=preset.fitting.objective == "reference",
     )
 
 
@@ -168,6 +170,8 @@ def encode_segment(
         fitted, model, words = _coded_within(
             fitted, None if vector_bytes is None else math.floor(vector_bytes), fill=not injects
         )
+        if not np.array_equal(decode_symbols(model, words, len(fitted.symbols)), fitted.symbols):
+            raise VovError("the coded vector does not decode to the fitted one; nothing is written; please report it")
         vector = CodedVector(step_size_q=fitted.step_size_q, model=model, words=words)
         theta = fitted.theta
         if injects and payload_bytes is not None:

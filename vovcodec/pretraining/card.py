@@ -33,16 +33,19 @@ def model_card(corpus: Corpus, recipe: dict, n_steps: int, log: list[dict], run_
     refiner = json.loads(refiner_log.read_text()) if refiner_log.is_file() else {}
     notes_file = run_dir / "notes.txt"
     notes = notes_file.read_text() if notes_file.is_file() else ""
+    # Elapsed time starts anew whenever a run is continued.
     seconds = sum(
-        b["elapsed_s"] - a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] > a["elapsed_s"]
+        row["elapsed_s"]
+        for row, following in zip(log, [*log[1:], None], strict=True)
+        if following is None or following["elapsed_s"] < row["elapsed_s"]
     )
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
 (4×8×8 pixels, {refiner.get("latent_channels", 64)} channels), a Wan-architecture transformer
 ({recipe["layers"]} blocks of width {recipe["width"]}) and a byte-level UMT5 text encoder. It exists so that the codec
-can be tried, tested and measured on a laptop. It is a weak generator: without a vector or steering atoms it produces
-coloured blobs, not pictures, and captions change mood more than content.
+can be tried, tested and measured on a laptop. It is a weak generator: without steering atoms it
+produces coloured blobs, not pictures.
 
 ## Data
 
@@ -56,7 +59,7 @@ Because part of the data is for research use, treat these weights as research-us
 Reproduce with `vov pretrain --data FOLDER --run FOLDER`. {n_steps} optimiser steps of
 {recipe["tokens_per_batch"]} tokens, Muon for the blocks' matrices (learning rate {recipe["lr_matrices"]}) and AdamW
 for the rest ({recipe["lr_rest"]}), logit-normal times N({recipe["logit_mean"]}, {recipe["logit_std"]}²), average of
-weights {recipe["ema"]}, bfloat16 autocast, about {seconds / 3600:.1f} hours on two CPU cores shared with other work.
+weights {recipe["ema"]}, bfloat16 autocast, {seconds / 3600:.1f} hours or a little more on two CPU cores shared with other work.
 {notes}
 | step | training loss (running) | held-out loss (averaged weights) |
 |---|---|---|
