@@ -14,7 +14,9 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.vov"))[0]
 
 # A codec that copies its input to its output, so that pipes can be tested without a model.
 COPYING_CODEC = """
-import sys, time, types
+import signal, sys, time, types
+# A shell starts background jobs with SIGINT ignored, and the suite may run in one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from fractions import Fraction
 from pathlib import Path
 from vovcodec.codec.options import DecodeReport

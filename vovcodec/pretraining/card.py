@@ -34,11 +34,9 @@ def model_card(corpus: Corpus, recipe: dict, n_steps: int, log: list[dict], run_
     notes_file = run_dir / "notes.txt"
     notes = notes_file.read_text() if notes_file.is_file() else ""
     # Elapsed time starts anew whenever a run is continued.
-    seconds = sum(
-        row["elapsed_s"]
-        for row, following in zip(log, [*log[1:], None], strict=True)
-        if following is None or following["elapsed_s"] < row["elapsed_s"]
-    )
+    # Elapsed time starts anew whenever a run is continued.
+    restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
+    seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
@@ -59,7 +57,8 @@ Because part of the data is for research use, treat these weights as research-us
 Reproduce with `vov pretrain --data FOLDER --run FOLDER`. {n_steps} optimiser steps of
 {recipe["tokens_per_batch"]} tokens, Muon for the blocks' matrices (learning rate {recipe["lr_matrices"]}) and AdamW
 for the rest ({recipe["lr_rest"]}), logit-normal times N({recipe["logit_mean"]}, {recipe["logit_std"]}²), average of
-weights {recipe["ema"]}, bfloat16 autocast, {seconds / 3600:.1f} hours or a little more on two CPU cores shared with other work.
+weights {recipe["ema"]}, bfloat16 autocast, {seconds / 3600:.1f} hours
+or a little more on two CPU cores shared with other work.
 {notes}
 | step | training loss (running) | held-out loss (averaged weights) |
 |---|---|---|
