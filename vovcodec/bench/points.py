@@ -18,7 +18,17 @@ from vovcodec.metrics import ms_ssim, psnr, ssim
 from vovcodec.presets import load_preset, resolve
 from vovcodec.progress import ProgressListener
 
-__all__ = ["Item", "Point", "anchor_points", "find_items", "our_point", "read_item", "write_table"]
+__all__ = [
+    "Item",
+    "Point",
+    "anchor_points",
+    "byte_counts",
+    "find_items",
+    "names",
+    "our_point",
+    "read_item",
+    "write_table",
+]
 
 _VIDEO = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m"}
 _STILL = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -173,3 +183,13 @@ def write_table(path: Path, points: Iterable[Point]) -> None:
         lines.append("\t".join("" if cell is None else str(cell) for cell in cells))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def names(text: str) -> list[str]:
+    """`a,b` on a command line → ["a", "b"]."""
+    return [each.strip() for each in text.split(",") if each.strip()]
+
+
+def byte_counts(text: str) -> list[int]:
+    """`400,800` on a command line → [400, 800]."""
+    return [int(each) for each in names(text)]

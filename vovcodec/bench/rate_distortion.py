@@ -17,7 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vovcodec.anchors import CLIP_ANCHORS, STILL_ANCHORS, RateSearch, find_anchor
-from vovcodec.bench.points import Item, Point, anchor_points, find_items, our_point, read_item, write_table
+from vovcodec.bench.points import (
+    Item,
+    Point,
+    anchor_points,
+    byte_counts,
+    find_items,
+    names,
+    our_point,
+    read_item,
+    write_table,
+)
 from vovcodec.bench.summary import summarize
 from vovcodec.errors import UsageError, VovError
 from vovcodec.progress import SilentListener
@@ -92,12 +102,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [each.strip() for each in text.split(",") if each.strip()]
-
-    def byte_counts(text: str) -> list[int]:
-        return [int(each) for each in names(text)]
-
     parser = argparse.ArgumentParser(
         prog="python -m vovcodec.bench.rate_distortion", description="Rate and distortion against classic codecs."
     )

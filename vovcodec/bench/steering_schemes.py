@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
-from vovcodec.bench.points import Item, find_items, read_item
+from vovcodec.bench.points import Item, byte_counts, find_items, names, read_item
 from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import psnr, ssim
 
@@ -173,12 +173,6 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    def names(text: str) -> list[str]:
-        return [each.strip() for each in text.split(",") if each.strip()]
-
-    def byte_counts(text: str) -> list[int]:
-        return [int(each) for each in names(text)]
-
     parser = argparse.ArgumentParser(
         prog="python -m vovcodec.bench.steering_schemes", description="Steering schemes at the same bytes."
     )

@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.pretraining.autoencoder import REFINER_SHAPES, reconstruction_psnr, wiener_latents
 from vovcodec.pretraining.batches import draw_batch
 from vovcodec.pretraining.corpus import Corpus
-from vovcodec.pretraining.transformer import caption_tokens
+from vovcodec.pretraining.transformer import predict
 
 __all__ = ["train_refiner"]
 
@@ -33,20 +33,12 @@ def _estimate(
     captions: list[str],
 ) -> torch.Tensor:
     """x̂₀ of the transformer at t ~ U(0.25, 0.75) on the straight path."""
-    transformer, text = networks
     t = torch.empty(len(latents)).uniform_(0.25, 0.75).to(latents.device)
     time_ = t.view(-1, 1, 1, 1, 1)
     x_t = (1 - time_) * latents + time_ * torch.randn_like(latents)
     coefficients = precondition(t, autoencoder.channel_std(latents.shape[2]))
-    ids, mask = (x.to(latents.device) for x in caption_tokens(captions))
     with torch.autocast(latents.device.type, torch.bfloat16):
-        embedding = text(ids, attention_mask=mask).last_hidden_state * mask[..., None]
-        prediction = transformer(
-            hidden_states=network_input(x_t, coefficients),
-            timestep=1000 * t,
-            encoder_hidden_states=embedding,
-            return_dict=False,
-        )[0]
+        prediction = predict(networks, x_t, t, captions, coefficients)
     return coefficients.c_skip * x_t + coefficients.c_out * prediction.float()
 
 

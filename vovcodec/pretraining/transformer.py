@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import UMT5Config, UMT5EncoderModel
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.backbone.pocket.precondition import Preconditioning, network_input, precondition
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
@@ -30,6 +30,7 @@ __all__ = [
     "averaged_networks",
     "build_networks",
     "caption_tokens",
+    "predict",
     "train_transformer",
     "validation_loss",
 ]
@@ -114,21 +115,28 @@ def averaged_networks(
     return *networks, state["step"], state["log"]
 
 
-def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t: Tensor, noise: Tensor, beta: float):
-    device = frames.device
-    x0 = autoencoder.encode(frames)
-    ids, mask = (x.to(device) for x in caption_tokens(captions))
+def predict(
+    networks: tuple[nn.Module, nn.Module], x_t: Tensor, t: Tensor, captions: list[str], coefficients: Preconditioning
+) -> Tensor:
+    """F(c_in·x_t, t) of precondition.py: latents [B, C, T, h, w], times [B], a caption per sample → [B, C, T, h, w]."""
+    transformer, text = networks
+    ids, mask = (x.to(x_t.device) for x in caption_tokens(captions))
     embedding = text(ids, attention_mask=mask).last_hidden_state * mask[..., None]
-    coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
-    time_ = t.view(-1, 1, 1, 1, 1)
-    x_t = (1 - time_) * x0 + time_ * noise
-    target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
-    prediction = transformer(
+    return transformer(
         hidden_states=network_input(x_t, coefficients),
         timestep=1000 * t,
         encoder_hidden_states=embedding,
         return_dict=False,
     )[0]
+
+
+def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t: Tensor, noise: Tensor, beta: float):
+    x0 = autoencoder.encode(frames)
+    time_ = t.view(-1, 1, 1, 1, 1)
+    x_t = (1 - time_) * x0 + time_ * noise
+    coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
+    target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
+    prediction = predict((transformer, text), x_t, t, captions, coefficients)
     weight = coefficients.c_out.square() ** beta
     weight = weight / weight.mean(dim=(1, 2), keepdim=True)
     return (weight * (prediction.float() - target).square()).mean()

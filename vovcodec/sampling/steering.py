@@ -31,7 +31,7 @@ from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
 from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
 
-__all__ = ["Atoms", "SteeringPlan", "counts_bits", "follow", "steer", "truncate_plan"]
+__all__ = ["Atoms", "SteeringPlan", "counts_bits", "follow", "steer"]
 
 Atoms = list[tuple[np.ndarray, np.ndarray]]
 """Per injection: sorted positions int64 [M] and signs int8 [M]."""
@@ -77,14 +77,6 @@ class SteeringPlan:
         """Number of atoms a step offers, the alphabet of the coded positions."""
         n = self.n_entries(shape)
         return n if self.codebook == "cyclic" else 1 << max(0, (n - 1).bit_length())
-
-
-def truncate_plan(plan: SteeringPlan, n_injections: int) -> SteeringPlan:
-    """The plan of a file that keeps only its first injections: a coarser picture of the same original."""
-    if n_injections >= len(plan.counts):
-        return plan
-    counts = plan.counts[:n_injections]
-    return replace(plan, counts=counts, last_q=LAST_UNIT)
 
 
 def _gain(t: float, t_next: float, eta: float) -> float:
