@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.2-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.3-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -96,4 +96,4 @@ SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_s
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.2-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.3-{name}.vov").write_bytes(serialize(make()))

@@ -14,14 +14,14 @@ from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.plans import importance_plan, plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader
 from vovcodec.container.indices import unpack_indices
-from vovcodec.entropy.positions import decode_atoms
+from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
 from vovcodec.sampling.importance import replay
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
-from vovcodec.sampling.steering import Atoms, follow
+from vovcodec.sampling.steering import follow
 
 __all__ = [
     "adapted_velocity",
@@ -97,12 +97,12 @@ def segment_theta(header: StreamHeader, segment: Segment) -> np.ndarray | None:
     return dequantize(symbols, segment.vector.step_size_q)
 
 
-def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Atoms:
-    """Positions and signs of every injection of a segment for latents of `shape`."""
+def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Choices:
+    """What steering chose at every injection of a segment, for latents of `shape`."""
     if segment.atoms is None:
         return []
     plan = plan_of_segment(header, segment)
-    return decode_atoms(segment.atoms.words, list(plan.counts), plan.n_positions(shape))
+    return decode_choices(plan.codebook, segment.atoms.words, plan.counts, plan.n_positions(shape))
 
 
 def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
