@@ -11,8 +11,8 @@ before the first), is a word w_i of m + 1 bits; a fixed pseudo-random table maps
 The injected noise is the sum of the b chosen atoms, scaled to unit mean square. The encoder finds the bits with the
 largest Σ sign·s over the 2^m states; the decoder reads them as they are: a step costs exactly b bits, no coder needed.
 
-Measured, divergence bought over bits spent (1 = the bound): 0.85 for m = 8, 0.91 for m = 12, 0.93 for m = 14 at
-L ≥ 50, against 0.65-0.80 of the best signed positions (bench/trellis_efficiency.py).
+Measured, divergence bought over bits spent (1 = the bound): 0.85 for m = 8, 0.90 for m = 12, 0.92 for m = 14 at
+200 and more bits, against 0.66-0.78 of the best signed positions (python -m vovcodec.bench.code_efficiency).
 """
 
 from __future__ import annotations
