@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.2-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.3-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from vovcodec.container import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
     VovFile,
     serialize,
 )
@@ -92,8 +94,31 @@ def three_segments() -> VovFile:
     return VovFile(head, segments, "a forest", extras, history)
 
 
-SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments}
+def merged() -> VovFile:
+    """Two segments after edits: vectors of other files, cut atoms, and generation where the steering ends."""
+    head = header(n_frames=54, n_segments=2, adaptation=Adaptation(vector_length=300, projection_id="offset-philox"))
+    own = CodedVector(step_size_q=4000, model=pattern(2, 7), words=pattern(50, 8))
+    others = (
+        VectorUpdate(adaptation=Adaptation(vector_length=2048, projection_seed=9, rank=2, targets="qkv", last_blocks=5,
+                                           strength_q8=-128),
+                     vector=CodedVector(step_size_q=3500, model=b"", words=b"")),
+        VectorUpdate(adaptation=Adaptation(vector_length=1, strength_q8=1),
+                     vector=CodedVector(step_size_q=0, model=pattern(3, 9), words=pattern(40, 10))),
+    )  # fmt: skip
+    atoms = CodedAtoms(counts=COUNTS[:5], words=pattern(30, 11))
+    extra = RawSection(type=0xC5, payload=b"unknown")
+    segments = (
+        Segment(index=0, n_frames=33, vector=own, atoms=atoms, merged=others, generation=Generation(n_injections=25),
+                extras=(extra,)),
+        Segment(index=1, first_frame=33, n_frames=21, caption="a panda", merged=others[:1],
+                generation=Generation(n_injections=1, eta_scale_q=0)),
+    )  # fmt: skip
+    history = ({"edit": "merge", "name": "other.vov", "weight": -0.5}, {"edit": "keep-structure", "to": 0.35})
+    return VovFile(head, segments, "a dog, a cat", history=history)
+
+
+SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments, "merged": merged}
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.2-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.3-{name}.vov").write_bytes(serialize(make()))
