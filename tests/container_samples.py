@@ -12,11 +12,13 @@ from vovcodec.container import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
     VovFile,
     serialize,
 )
@@ -52,7 +54,7 @@ def header(**changes: object) -> StreamHeader:
 
 def steering_only(n_words: int = 24, counts: tuple[int, ...] = COUNTS) -> VovFile:
     """One segment: caption, atoms of 14 injections, check."""
-    atoms = CodedAtoms(counts=counts, last_q=11, words=pattern(n_words))
+    atoms = CodedAtoms(codebook="hadamard", counts=counts, last_q=11, words=pattern(n_words))
     return VovFile(header(), (Segment(index=0, n_frames=33, caption="a red kite", atoms=atoms, check=CHECK),))
 
 
@@ -92,7 +94,30 @@ def three_segments() -> VovFile:
     return VovFile(head, segments, "a forest", extras, history)
 
 
-SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments}
+def merged() -> VovFile:
+    """Two segments after edits: vectors of other files, cut atoms, and generation where the steering ends."""
+    head = header(n_frames=54, n_segments=2, adaptation=Adaptation(vector_length=300, projection_id="offset-philox"))
+    own = CodedVector(step_size_q=4000, model=pattern(2, 7), words=pattern(50, 8))
+    others = (
+        VectorUpdate(adaptation=Adaptation(vector_length=2048, projection_seed=9, rank=2, targets="qkv", last_blocks=5,
+                                           strength_q8=-128),
+                     vector=CodedVector(step_size_q=3500, model=b"", words=b"")),
+        VectorUpdate(adaptation=Adaptation(vector_length=1, strength_q8=1),
+                     vector=CodedVector(step_size_q=0, model=pattern(3, 9), words=pattern(40, 10))),
+    )  # fmt: skip
+    atoms = CodedAtoms(counts=COUNTS[:5], words=pattern(30, 11))
+    extra = RawSection(type=0xC5, payload=b"unknown")
+    segments = (
+        Segment(index=0, n_frames=33, vector=own, atoms=atoms, merged=others, generation=Generation(n_injections=25),
+                extras=(extra,)),
+        Segment(index=1, first_frame=33, n_frames=21, caption="a panda", merged=others[:1],
+                generation=Generation(n_injections=1, eta_scale_q=0)),
+    )  # fmt: skip
+    history = ({"edit": "merge", "name": "other.vov", "weight": -0.5}, {"edit": "keep-structure", "to": 0.35})
+    return VovFile(head, segments, "a dog, a cat", history=history)
+
+
+SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments, "merged": merged}
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():

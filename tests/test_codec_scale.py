@@ -19,7 +19,7 @@ from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
 from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
-from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents, segment_indices
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents, segment_indices
 from vovcodec.codec.resteer import preset_of_header, read_reference
 from vovcodec.codec.scale import scale
 from vovcodec.codec.spool import FrameSpool
@@ -205,12 +205,12 @@ def test_truncation_uses_the_first_injections_as_they_were(home, tmp_path):
     scale(tmp_path / "full.vov", None, tmp_path / "less.vov", ScaleOptions(target_bytes=800), SilentListener())
     less = read_vov(tmp_path / "less.vov")
     backbone = load_matching_backbone(full.header, device="cpu", force=False)
-    adapter = make_adapter(backbone, full.header.adaptation)
+    adapters = Adapters(backbone)
     n_kept = len(less.segments[0].atoms.counts)
     common = {"n_coded_frames": 9}
-    short = regenerate_latents(backbone, less.header, less.segments[0], "waves", adapter, **common)
+    short = regenerate_latents(backbone, less.header, less.segments[0], "waves", adapters, **common)
     preview = regenerate_latents(
-        backbone, full.header, full.segments[0], "waves", adapter, n_evaluations=n_kept + 1, **common
+        backbone, full.header, full.segments[0], "waves", adapters, n_evaluations=n_kept + 1, **common
     )
     assert torch.equal(short, preview)
 
@@ -385,7 +385,7 @@ def test_the_container_counts_positions_as_steering_does():
 
 
 def test_the_preset_is_found_by_its_digest():
-    header = read_vov(Path(__file__).parent / "golden" / "v0.2-steering.vov").header
+    header = read_vov(Path(__file__).parent / "golden" / "v0.3-steering.vov").header
     medium = resolve(load_preset("pocket"), {}, "medium")
     found = preset_of_header(dataclasses.replace(header, preset_digest=preset_digest(medium)))
     assert found.steering == medium.steering and found.name == "pocket"

@@ -1,6 +1,6 @@
 """A real file made with the shipped weights: it must decode, here and in every later version.
 
-Made with: vov encode coffee.png -o v0.2-pocket.vov --effort fast --bytes 300 --caption "…", from scikit-image's
+Made with: vov encode coffee.png -o v0.3-pocket.vov --effort fast --bytes 300 --caption "…", from scikit-image's
 `coffee.png` (CC0) at 96x64.
 """
 
@@ -14,17 +14,17 @@ import numpy as np
 from vovcodec.codec.decode import decode
 from vovcodec.codec.options import DecodeOptions
 from vovcodec.codec.plans import plan_of_segment
-from vovcodec.codec.regenerate import segment_atoms, segment_theta
+from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.2-pocket.vov"
+GOLDEN = Path(__file__).parent / "golden" / "v0.3-pocket.vov"
 SHAPE = (1, 64, 1, 8, 12)
 
 
 def test_everything_that_is_parsed_is_exact():
     stream = read_vov(GOLDEN)
     segment = stream.segments[0]
-    digest = hashlib.sha256(segment_theta(stream.header, segment).tobytes())
+    digest = hashlib.sha256(theta_of(*segment.updates(stream.header.adaptation)).tobytes())
     for positions, signs in segment_atoms(stream.header, segment, SHAPE):
         digest.update(positions.astype("<i8").tobytes() + signs.tobytes())
     digest.update(np.array(plan_of_segment(stream.header, segment).times).tobytes())

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +16,9 @@ from vovcodec.container.counts import START_INDEX, count_of_index, index_of_coun
 from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
+from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import advance, initial_noise, sample
-from vovcodec.sampling.schedule import snr_of
+from vovcodec.sampling.schedule import LEAST_TIME, full_grid_injections, snr_of
 from vovcodec.sampling.steering import SteeringPlan, counts_bits, follow, steer
 
 CPU = torch.device("cpu")
@@ -23,6 +26,7 @@ SHAPE = (1, 8, 2, 16, 16)  # N = 4096 = P: orthogonal atoms
 ODD_SHAPE = (1, 9, 2, 12, 12)  # N = 2592 of P = 4096
 PLAN = SteeringPlan(seed=3, snr_start_q=72, snr_ratio_q=48, memory=8)
 CODEBOOKS = ["trellis", "hadamard", "cyclic"]
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "steering.json").read_text())
 VARIANCE = torch.tensor([4.0, 2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.1, 0.1])
 
 
@@ -219,3 +223,59 @@ def test_without_a_chooser_the_sampler_is_euler():
     assert torch.allclose(sample(gaussian(SHAPE), noise, times, []), x_t, atol=1e-5)
     with pytest.raises(ValueError, match="end at 0"):
         sample(gaussian(SHAPE), noise, [1.0, 0.5], [])
+
+
+@pytest.mark.parametrize("case", VECTORS["generations"], ids=str)
+def test_vectors_of_times_and_etas_beyond_the_steering(case):
+    plan = SteeringPlan(
+        seed=0, snr_start_q=72, snr_ratio_q=48, counts=(1,) * case["n_steered"], last_q=case["last_q"],
+        n_injections=case["n_injections"], free_eta_scale_q=case["free_eta_scale_q"],
+    )  # fmt: skip
+    assert [t.hex() for t in plan.times] == case["times_hex"]
+    assert [eta.hex() for eta in plan.etas] == case["etas_hex"]
+
+
+@pytest.mark.parametrize("n_kept", [0, 3, None])
+def test_after_the_steering_the_rest_is_generated(n_kept):
+    """Written out once more: the steered steps as before, then pseudo-random noise down to low noise."""
+    plan, atoms, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 2, size_bytes=300)
+    if n_kept is not None:
+        plan, atoms = replace(plan, counts=plan.counts[:n_kept], last_q=16), atoms[:n_kept]
+    m = len(atoms)
+    free = replace(plan, n_injections=20, free_eta_scale_q=100)
+    assert free.times[: m + 1] == plan.times[: m + 1] and len(free.times) == 22
+    x_t = initial_noise(PLAN.seed, 2, SHAPE)
+    for step, (t, t_next) in enumerate(itertools.pairwise(free.times)):
+        clean = x_t - t * gaussian(SHAPE)(x_t, t)
+        if t_next == 0.0:
+            break
+        if step < m:
+            codebook = plan.make_codebook(2, step, plan.n_entries(SHAPE))
+            x_t = advance(x_t, clean, t, t_next, plan.etas[step], codebook.combine(atoms[step]))
+        else:
+            eta = 0.5 * math.sqrt(1 - snr_of(t) / snr_of(t_next))
+            noise = normal(Stream(PLAN.seed, Purpose.STEP_NOISE, (2, step)), SHAPE)
+            x_t = advance(x_t, clean, t, t_next, eta, noise)
+    assert torch.allclose(follow(gaussian(SHAPE), atoms, free, 2, SHAPE, CPU), clean, atol=1e-5)
+
+
+def test_what_is_generated_is_no_blur():
+    """A model that knows the distribution makes values of its variance; where the steering stops short, of far less."""
+    plan, atoms, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=300)
+    short = replace(plan, counts=plan.counts[:2], last_q=16)
+    free = replace(short, n_injections=full_grid_injections(72, 48, 1000), free_eta_scale_q=100)
+    energy = [
+        float((follow(gaussian(SHAPE), atoms[:2], each, 0, SHAPE, CPU).square() / variances(SHAPE)).mean())
+        for each in (short, free)
+    ]
+    assert energy[0] < 0.3
+    assert 0.8 < energy[1] < 1.2
+
+
+@pytest.mark.parametrize(("start_q", "ratio_q"), [(72, 48), (0, 256), (255, 1), (120, 16)])
+def test_a_full_grid_ends_where_noise_is_invisible(start_q, ratio_q):
+    n_injections = full_grid_injections(start_q, ratio_q, 1000)
+    times = SteeringPlan(0, start_q, ratio_q, n_injections=n_injections).times
+    assert len(times) == n_injections + 2
+    assert times[-2] <= LEAST_TIME < times[-3] or n_injections == 1000
+    assert (64 + ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64), "what a file may ask for"

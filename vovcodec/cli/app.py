@@ -30,6 +30,7 @@ _COMMANDS = {
     "encode": "encode",
     "decode": "decode",
     "scale": "scale",
+    "edit": "edit",
     "eval": "evaluate",
     "info": "info",
     "presets": "presets",

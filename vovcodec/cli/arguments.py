@@ -26,9 +26,12 @@ __all__ = [
     "parse_audio",
     "parse_byte_count",
     "parse_device",
+    "parse_factor",
     "parse_frame_rate",
+    "parse_merge",
     "parse_output_size",
     "parse_rate",
+    "parse_replacement",
     "parse_size",
     "parse_split",
     "parse_time",
@@ -97,6 +100,33 @@ def parse_split(text: str) -> tuple[float, float]:
     if min(vector, steering) < 0 or not 0 < total < math.inf:
         raise ValueError(f"{text!r} is not vector:steering such as 70:30")
     return vector / total, 1 - vector / total
+
+
+def parse_factor(text: str) -> float:
+    """Any finite number: `0.5`, `-1`, `1e-2`."""
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise ValueError(f"{text!r} is not a number such as 0.5 or -1")
+    return factor
+
+
+def parse_replacement(text: str) -> tuple[str, str]:
+    """(A, B) from `A=B`: the first `=` divides, B may be empty."""
+    old, divider, new = text.partition("=")
+    if not old or not divider:
+        raise ValueError(f"{text!r} is not A=B such as dog=panda")
+    return old, new
+
+
+def parse_merge(text: str) -> tuple[str, float]:
+    """(name, weight) from `other.vov` (weight 1) or `other.vov:0.5`."""
+    name, colon, weight = text.rpartition(":")
+    if not colon or not name.lower().endswith(".vov"):
+        return text, 1.0
+    return name, parse_factor(weight)
 
 
 def parse_audio(text: str) -> str:

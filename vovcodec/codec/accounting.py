@@ -77,7 +77,7 @@ def payload_budget(stream: VovFile, file_bytes: int, n_blanks: int) -> float:
 
 def payload_size(segment: Segment) -> int:
     """Bytes of a coded segment that its share of the budget pays for."""
-    vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
+    vector = segment.vector.size_bytes if segment.vector else 0
     atoms = len(segment.atoms.words) + -(-counts_bits(segment.atoms.counts) // 8) if segment.atoms else 0
     return vector + atoms + (len(segment.importance.indices) if segment.importance else 0)
 

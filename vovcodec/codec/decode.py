@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,14 +14,14 @@ import torch
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
-from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
+from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
 from vovcodec.container import StreamHeader, VovFile, read_vov
 from vovcodec.errors import UsageError
 from vovcodec.media import open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
-__all__ = ["decode"]
+__all__ = ["decode", "decode_stream"]
 
 
 def decode(
@@ -41,9 +42,18 @@ def decode(
     """
     started = time.monotonic()
     options, listener = options or DecodeOptions(), listener or SilentListener()
+    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    report = decode_stream(stream, target, options, listener)
+    return replace(report, decode_s=time.monotonic() - started)
+
+
+def decode_stream(
+    stream: VovFile, target: Path | str, options: DecodeOptions, listener: ProgressListener
+) -> DecodeReport:
+    """`decode` of a file that has been read."""
+    started = time.monotonic()
     if options.threads:
         torch.set_num_threads(options.threads)
-    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
     header = stream.header
     first, last = _frame_range(header, options)
     wanted = [s for s in stream.segments if s.first_frame < last and s.first_frame + s.n_frames > first]
@@ -68,7 +78,7 @@ def decode(
     drifts: list[float] = []
     try:
         backbone = load_matching_backbone(header, device=options.device, force=options.force)
-        adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
+        adapters = Adapters(backbone)
         listener.stage("decoding", n_total)
         n_written = 0
         for segment in wanted:
@@ -77,8 +87,8 @@ def decode(
                 header,
                 segment,
                 stream.caption_of(segment),
-                adapter,
-                n_coded_frames=n_coded_frames_of(segment, backbone.geometry.time_stride),
+                adapters,
+                n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
                 n_evaluations=options.steps,
                 on_step=lambda t, x_t, clean: listener.advance(),
             )

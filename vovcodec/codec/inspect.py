@@ -37,12 +37,14 @@ def summary(stream: VovFile) -> dict[str, Any]:
 
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
-    steps: network evaluations of the segment that takes most.
+    steps: network evaluations of the segment that takes most. vectors: of the segment that has most, each with its
+    strength, the factor on its update of the model. edits: how many made the file what it is, None for none.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
     n_pixels = header.n_frames * header.source_width * header.source_height
-    n_evaluations = [header.sampler.n_evaluations(segment.atoms) for segment in stream.segments]
+    n_evaluations = [header.sampler.n_evaluations(segment) for segment in stream.segments]
+    updates = [segment.updates(header.adaptation) for segment in stream.segments]
     psnrs_db = [segment.check.psnr_q / 256 for segment in stream.segments if segment.check]
     return {
         "size_bytes": size_bytes,
@@ -55,10 +57,13 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "backbone": header.backbone_id,
         "steps": max(n_evaluations, default=0),
         "vector_length": header.adaptation.vector_length if header.adaptation else 0,
-        "vector_bytes": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
+        "vectors": max(map(len, updates), default=0),
+        "strengths": [update.adaptation.strength for update in max(updates, key=len, default=())] or None,
+        "vector_bytes": sum(update.vector.size_bytes for each in updates for update in each),
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "psnr_db": min(psnrs_db) if psnrs_db else None,
         "caption": stream.caption or "",
+        "edits": len(stream.history) or None,
     }
 
 
@@ -102,12 +107,14 @@ def _geometry(stream: VovFile) -> LatentGeometry | None:
 
 
 def _n_symbols(stream: VovFile, segment: Segment) -> int:
-    if segment.vector is None or stream.header.adaptation is None:
+    updates = segment.updates(stream.header.adaptation)
+    if not updates:
         return 0
     from vovcodec.entropy.symbols import decode_symbols
 
-    vector = segment.vector
-    return decode_symbols(vector.model, vector.words, stream.header.adaptation.vector_length).size
+    return sum(
+        decode_symbols(each.vector.model, each.vector.words, each.adaptation.vector_length).size for each in updates
+    )
 
 
 def _n_indices(stream: VovFile, segment: Segment) -> int:
@@ -123,7 +130,6 @@ def _n_atoms(stream: VovFile, segment: Segment, geometry: LatentGeometry) -> int
     from vovcodec.entropy.choices import decode_choices
 
     header, atoms = stream.header, segment.atoms
-    n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
-    shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
+    shape = geometry.latent_shape(geometry.coded_frames(segment.n_frames), header.coded_width, header.coded_height)
     decode_choices(atoms.codebook, atoms.words, atoms.counts, atoms.n_positions(shape))
     return sum(atoms.counts)

@@ -23,7 +23,7 @@ def section_sizes(stream: VovFile) -> dict[str, int]:
     """
     total = max(section.offset + section.size_bytes for section in stream.layout)
     sizes = {
-        "vector": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
+        "vector": sum(each.vector.size_bytes for s in stream.segments for each in s.updates(stream.header.adaptation)),
         "atoms": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "indices": sum(len(s.importance.indices) for s in stream.segments if s.importance),
     }

@@ -6,6 +6,7 @@ the preset or the input decides".
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,16 @@ from typing import Any, Literal
 
 from vovcodec.errors import UsageError
 
-__all__ = ["DecodeOptions", "DecodeReport", "EncodeOptions", "EncodeReport", "ScaleOptions", "ScaleReport"]
+__all__ = [
+    "DecodeOptions",
+    "DecodeReport",
+    "EditOptions",
+    "EditReport",
+    "EncodeOptions",
+    "EncodeReport",
+    "ScaleOptions",
+    "ScaleReport",
+]
 
 _RATE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp", "lambda_")
 
@@ -223,3 +233,77 @@ class ScaleReport:
     n_network_evaluations: int = 0
     scale_s: float = 0.0
     peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """Settings of one `edit`: what to change in a file, and how to render it where the output is media.
+
+    caption: the new text of all segments, `@FILE` or `none`. replacements: (old, new) substitutions in the captions.
+    merge: another file whose vectors are added, with merge_weight as the factor on their strength.
+    strength: factor on the strength of the file's own vectors. size: new coded (width, height) in pixels.
+    n_frames, frame_rate: new number of frames and frames per second.
+    keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
+        none after an edit of caption, vectors or size.
+    steps, force, container, device: as in `DecodeOptions`, for media.
+
+    Raises UsageError for values that can never make sense, and where nothing is to be changed.
+    """
+
+    caption: str | None = None
+    replacements: tuple[tuple[str, str], ...] = ()
+    merge: Path | str | None = None
+    merge_weight: float = 1.0
+    strength: float | None = None
+    size: tuple[int, int] | None = None
+    n_frames: int | None = None
+    frame_rate: Fraction | None = None
+    keep_structure: float | None = None
+    steps: int | None = None
+    device: str = "auto"
+    force: bool = False
+    overwrite: bool = False
+    threads: int | None = None
+    container: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "n_frames", "frame_rate", "steps", "threads")
+        _check_size(self.size)
+        if self.caption is not None and self.replacements:
+            raise UsageError("caption and replace exclude each other: the caption is new")
+        if any(not old for old, _ in self.replacements):
+            raise UsageError("there is nothing to replace before the = sign")
+        for name, value in (("strength", self.strength), ("merge_weight", self.merge_weight)):
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} must be a number, not {value}")
+        if self.merge is not None and round(256 * self.merge_weight) == 0:
+            raise UsageError(f"a merge weight of {self.merge_weight:g} merges nothing")
+        if self.keep_structure is not None and not 0 <= self.keep_structure <= 1:
+            raise UsageError(f"keep_structure must be 0 to 1, not {self.keep_structure:g}")
+        others = (self.merge, self.strength, self.size, self.n_frames, self.frame_rate, self.keep_structure)
+        if not self.replacements and all(value is None for value in (self.caption, *others)):
+            raise UsageError(
+                "nothing to change: give --caption, --replace, --merge, --strength, --size, --frames, --fps or "
+                "--keep-structure"
+            )
+
+
+@dataclass(frozen=True)
+class EditReport:
+    """What one `edit` into a `.vov` file produced; size_bytes and sections as in `EncodeReport`.
+
+    vectors, strengths: of the segment that has most vectors. steps: network evaluations of a decode, at most.
+    """
+
+    output: str
+    size_bytes: int
+    sections: dict[str, int]
+    n_frames: int
+    coded_size: tuple[int, int]
+    frame_rate: Fraction
+    segments: int
+    vectors: int
+    strengths: list[float] | None
+    steps: int
+    edits: int | None
+    caption: str = ""

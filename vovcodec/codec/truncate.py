@@ -9,18 +9,18 @@ from vovcodec.container import Segment, StreamHeader, VovFile, serialize
 from vovcodec.entropy.choices import decode_choices, encode_choices
 from vovcodec.errors import ModelError, UsageError
 
-__all__ = ["truncated"]
+__all__ = ["AtomCutter", "needed_geometry", "truncated"]
 
 
-class _Cutter:
-    """One segment at every length; `n_injections` as it is, 0 = without atoms."""
+class AtomCutter:
+    """One segment at every length; `n_injections` as it is, 0 = without atoms. Raises FormatError for damaged atoms."""
 
     def __init__(self, segment: Segment, header: StreamHeader, geometry: LatentGeometry) -> None:
         self._segment, self._made = segment, {}
         atoms = segment.atoms
         self.n_injections = len(atoms.counts) if atoms else 0
         if atoms:
-            n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
+            n_coded_frames = geometry.coded_frames(segment.n_frames)
             shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
             self._n_positions = atoms.n_positions(shape)
             self._chosen = decode_choices(atoms.codebook, atoms.words, atoms.counts, self._n_positions)
@@ -40,6 +40,17 @@ class _Cutter:
         return self._made[n_injections]
 
 
+def needed_geometry(header: StreamHeader) -> LatentGeometry:
+    """How the file's model maps frames to latents, without loading it. Raises ModelError where that cannot be told."""
+    geometry = known_geometry(header.backbone_id, header.fingerprint)
+    if geometry is None:
+        raise ModelError(
+            f"the model {header.backbone_id} {header.fingerprint.hex()} is not the one here, so the size of its "
+            "latents is unknown; set $VOVCODEC_MODELS to where it is"
+        )
+    return geometry
+
+
 def truncated(stream: VovFile, target_bytes: int) -> VovFile:
     """The stream with as many injections as fit into a file of `target_bytes`.
 
@@ -55,13 +66,8 @@ def truncated(stream: VovFile, target_bytes: int) -> VovFile:
     size_bytes = len(serialize(stream))
     if size_bytes <= target_bytes:
         raise UsageError(f"the file has {size_bytes} bytes already; to make it better, give --reference ORIGINAL")
-    geometry = known_geometry(header.backbone_id, header.fingerprint)
-    if geometry is None:
-        raise ModelError(
-            f"the model {header.backbone_id} {header.fingerprint.hex()} is not the one here, so the size of its "
-            "latents is unknown; give --reference ORIGINAL, with the right model, to steer the file anew"
-        )
-    cutters = [_Cutter(segment, header, geometry) for segment in stream.segments]
+    geometry = needed_geometry(header)
+    cutters = [AtomCutter(segment, header, geometry) for segment in stream.segments]
 
     def cut(kept: list[int]) -> VovFile:
         segments = tuple(cutter.cut(n) for cutter, n in zip(cutters, kept, strict=True))

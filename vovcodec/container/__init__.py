@@ -12,18 +12,21 @@ from vovcodec.container.model import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     SectionLayout,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
     VovFile,
 )
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
 
-__all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector", "Limits",
-           "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader", "VovFile",
-           "count_of_index", "describe", "describe_lines", "index_of_count", "overhead_bytes", "parse",
-           "reachable_counts", "read_bytes", "read_vov", "serialize", "write_vov"]  # fmt: skip
+__all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector",
+           "Generation", "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader",
+           "VectorUpdate", "VovFile", "count_of_index", "describe", "describe_lines", "index_of_count",
+           "overhead_bytes", "parse", "reachable_counts", "read_bytes", "read_vov", "serialize",
+           "write_vov"]  # fmt: skip

@@ -113,9 +113,9 @@ def _hex_lines(offset: int, content: bytes, label: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for fields in (lay.HEADER_FIELDS, lay.CAPTION_FIELDS, lay.SEGMENT_FIELDS, lay.INDEX_HEAD, lay.INDEX_ENTRY,
-                   lay.INDEX_TAIL):  # fmt: skip
+    for fields in (lay.HEADER_FIELDS, lay.CAPTION_FIELDS, lay.SEGMENT_FIELDS, lay.VECTOR_FIELDS,
+                   lay.GENERATION_FIELDS, lay.INDEX_HEAD, lay.INDEX_ENTRY, lay.INDEX_TAIL):  # fmt: skip
         print(field_table(fields), end="\n\n")
-    for rules in (lay.HEADER_RULES, lay.SEGMENT_RULES):
+    for rules in (lay.HEADER_RULES, lay.SEGMENT_RULES, lay.GENERATION_RULES):
         print(rule_list(rules), end="\n\n")
     print(worked_example(Path(sys.argv[1]).read_bytes()))

@@ -31,15 +31,15 @@ from vovcodec.entropy.choices import Choice, Choices, choices_bits
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
+from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
-from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
+from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
 
 __all__ = ["SteeringPlan", "counts_bits", "follow", "steer"]
 
 _MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
-_LEAST_TIME = 0.02  # below this noise is invisible and the last bits are better not spent
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class SteeringPlan:
     codebook: trellis, hadamard or cyclic. memory: of the trellis, log₂ of its states.
     active_channels: injections act on the first so many latent channels only (0 = all); the other channels keep ε̂.
     counts, last_q: what the encoder decided: bits or atoms per injection, and how much of a full step the last one is.
+    n_injections, free_eta_scale_q: after the steered injections the sampler goes on with pseudo-random noise until
+    there are so many in all; 0 = it stops where the steering ends.
     """
 
     seed: int
@@ -61,16 +63,20 @@ class SteeringPlan:
     active_channels: int = 0
     counts: tuple[int, ...] = ()
     last_q: int = LAST_UNIT
+    n_injections: int = 0
+    free_eta_scale_q: int = 0
 
     @property
     def times(self) -> list[float]:
-        """1, t_0, …, t_{m−1}, 0."""
-        return snr_grid(self.snr_start_q, self.snr_ratio_q, len(self.counts), self.last_q)
+        """1, t_0, …, t_{M−1}, 0."""
+        return snr_grid(self.snr_start_q, self.snr_ratio_q, len(self.counts), self.last_q, n_total=self.n_injections)
 
     @property
     def etas(self) -> list[float]:
         """η of every injection."""
-        return ancestral_etas(self.times, self.eta_scale_q)
+        times, n_steered = self.times, len(self.counts)
+        steered = ancestral_etas(times, self.eta_scale_q)[:n_steered]
+        return steered + ancestral_etas(times, self.free_eta_scale_q)[n_steered:]
 
     def n_entries(self, shape: tuple[int, ...]) -> int:
         """N: latent values the atoms act on, for latents of `shape` [1, C, T, h, w]."""
@@ -208,7 +214,7 @@ def steer(
         t_next, eta = _step_to(plan, step, LAST_UNIT)
         count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
         affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
-        if count > affordable or t_next < _LEAST_TIME:
+        if count > affordable or t_next < LEAST_TIME:
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if affordable == 0:
@@ -272,10 +278,15 @@ def follow(
     on_step: OnStep | None = None,
     n_evaluations: int | None = None,
 ) -> Tensor:
-    """Decoder: replay what `steer` chose; the same latents up to the network's floating-point differences."""
+    """Decoder: replay what `steer` chose; the same latents up to the network's floating-point differences.
+
+    Where the plan has more injections than were steered, the rest of the way is generated with pseudo-random noise.
+    """
     n = plan.n_entries(shape)
 
     def choose(step: int, clean: Tensor) -> np.ndarray | None:
+        if step >= len(choices):
+            return normal(Stream(plan.seed, Purpose.STEP_NOISE, (segment, step)), shape)
         if not plan.counts[step]:
             return None
         return _noise(plan.make_codebook(segment, step, n), choices[step])
