@@ -4,8 +4,8 @@
         [--still-bytes 500] [--schemes ours,gvcc] [--frames 33] [--preset pocket] [--threads N]
     python -m vovcodec.bench.steering_schemes --scoring [--values N]
 
-Bytes are those of the choices alone: no header, no caption, no vector. The table is written after every row, and rows that
-it has already are not measured again: a long run can be done in pieces. `--scoring` times how fast candidates are
+Bytes are those of the choices alone: no header, no caption, no vector. The table is written after every row; what it
+has already are not measured again: a long run can be done in pieces. `--scoring` times how fast candidates are
 scored at the size of Wan's latents instead.
 """
 
