@@ -4,9 +4,9 @@
         [--still-bytes 500] [--schemes ours,gvcc] [--frames 33] [--preset pocket] [--threads N]
     python -m vovcodec.bench.steering_schemes --scoring [--values N]
 
-Bytes are those of the choices alone: no header, no caption, no vector. The table is written after every row; what it
-has already are not measured again: a long run can be done in pieces. `--scoring` times how fast candidates are
-scored at the size of Wan's latents instead.
+Bytes are those of the choices alone: no header, no caption, no vector. The table is written after every row; rows
+that it has already are not measured again, so a long run can be done in pieces. `--scoring` times how fast candidates
+are scored at the size of Wan's latents instead.
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ def _objective(
 
     listener.stage("tracing the sampler", len(times) - 1)
     if steering_bytes:
-        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=record)
+        reach = preset.steering.reach
+        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, reach=reach, on_step=record)
     else:
         with torch.no_grad():
             for x_t, t in straight_path(target, times, plan.seed, index):
@@ -182,7 +183,14 @@ def encode_segment(
     with adapted_velocity(backbone, caption, adapter, theta) as velocity:
         if steers:
             injected = inject_atoms(
-                velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=show
+                velocity,
+                target,
+                plan,
+                index,
+                size_bytes=steering_bytes,
+                weights=weights,
+                reach=preset.steering.reach,
+                on_step=show,
             )
         elif injects:
             n_bits = log2_candidates_within(steering_bytes, header_sampler.n_steps)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, index_of_count, reachable_counts
-from vovcodec.entropy.positions import MAX_POSITIONS, coded_atoms_bits
+from vovcodec.entropy.positions import MAX_POSITIONS, coded_atoms_bits, encode_atoms
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
@@ -123,6 +123,7 @@ def steer(
     *,
     size_bytes: float,
     weights: Tensor | None = None,
+    reach: float = 1.0,
     on_step: OnStep | None = None,
 ) -> tuple[SteeringPlan, Atoms, Tensor]:
     """Encoder: sample towards `target` until the bytes are spent.
@@ -135,6 +136,7 @@ def steer(
         size_bytes: what counts, positions and signs may take together.
         weights: importance of each latent value for the score, broadcastable to `target` (None = all equal).
             Encoder only: the decoder does not need them.
+        reach: of the atoms, as a multiple of g·‖r‖. Encoder only.
         on_step: see `sampler.OnStep`.
 
     Returns:
@@ -163,7 +165,7 @@ def steer(
         residual = target - clean
         weighted = residual if weights is None else residual * weights
         flat, flat_weighted = residual.reshape(-1)[:n], weighted.reshape(-1)[:n]
-        length = float(flat.norm())
+        length = reach * float(flat.norm())
         codebook = make_codebook(plan.codebook, plan.seed, segment, step, n)
         ranking = _Ranking(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
@@ -174,7 +176,7 @@ def steer(
             finished = True
             if affordable == 0:
                 return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), atoms, clean
-            n_atoms = min(n_atoms, affordable)
+            n_atoms = min(n_atoms, _topped_up(affordable, 8.0 * size_bytes, counts, atoms, ranking, n_positions))
             for last_q in range(LAST_UNIT, 0, -1):
                 t_next, eta = _step_to(plan, step, last_q)
                 if ranking.needed(_gain(t, t_next, eta) * length) <= n_atoms:
@@ -221,6 +223,19 @@ def _affordable(bits: float, counts: list[int], n_positions: int, most: int) -> 
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def _topped_up(
+    affordable: int, bits: float, counts: list[int], atoms: Atoms, ranking: _Ranking, n_positions: int
+) -> int:
+    """`affordable` or a little more: the bound it comes from is a byte or so too careful, coding tells exactly."""
+    while affordable < min(len(ranking.reach), ATOMS_MAX - sum(counts)):
+        more = affordable + 1
+        words = encode_atoms([*atoms, ranking.atoms(more)], n_positions)
+        if 8 * len(words) + counts_bits([*counts, more]) > bits:
+            break
+        affordable = more
+    return affordable
 
 
 def follow(
