@@ -8,11 +8,13 @@ DEMO_DIR ?= demo
 EFFORT ?= fast
 MEDIA ?=
 BENCH_DIR ?= runs/bench
+PRESET ?= pocket
+MINUTES ?= 60
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd clean
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd tune clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +47,9 @@ bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a
 
 bench-rd: setup  ## rate and distortion against classic codecs on the folder MEDIA; TSV in $(BENCH_DIR)/, summary printed
 	$(BIN)/python -m vovcodec.bench.rate_distortion --media $(MEDIA) --out $(BENCH_DIR)/rate_distortion.tsv --effort $(EFFORT)
+
+tune: setup  ## search the best steering of PRESET on the folder MEDIA in MINUTES; table in $(BENCH_DIR)/, preset rewritten
+	$(BIN)/python -m vovcodec.bench.tune --media $(MEDIA) --out $(BENCH_DIR)/tune_$(PRESET).tsv --preset $(PRESET) --minutes $(MINUTES) --write
 
 clean:  ## remove what building and testing left behind (not $(VENV))
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info $(DEMO_DIR)

@@ -115,6 +115,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
             assert float(row["size_bytes"]) <= int(row["target_bytes"])
     ours = [float(row["psnr_db"]) for row in table if row["scheme"] == "ours"]
     assert ours[1] > ours[0]
+    written = out.read_text()
+    out.write_text("\n".join(written.splitlines()[:-1]) + "\n")
+    assert steering_schemes.main([*common, "--bytes", "150,300"]) == 0
+    strip = [line.split("\t")[:-1] for line in written.splitlines()]  # without the time taken
+    assert [line.split("\t")[:-1] for line in out.read_text().splitlines()] == strip, "only the missing row is measured"
+    assert out.read_text().splitlines()[1:-1] == written.splitlines()[1:-1]
     assert steering_schemes.main([*common, "--schemes", "nothing"]) == 2
     assert steering_schemes.main([*common, "--clips", "absent"]) == 2
     assert steering_schemes.main(["--bytes", "100"]) == 2

@@ -35,7 +35,8 @@ ALLOWED = {
     "anchors": {"media"},
     # Evaluation looks at what the whole codec makes, from outside.
     "evaluation": {"anchors", "codec", "container", "media", "metrics"},
-    "bench": {"anchors", "backbone", "codec", "entropy", "evaluation", "media", "metrics", "presets", "sampling"},
+    # Benches look at every part and at the whole.
+    "bench": PARTS | {"anchors", "codec", "evaluation", "presets"},
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }

@@ -31,7 +31,7 @@ from vovcodec.preset_groups import (
     Steering,
 )
 
-__all__ = ["Preset", "PresetError", "list_presets", "load_preset", "preset_digest", "resolve"]
+__all__ = ["Preset", "PresetError", "list_presets", "load_preset", "preset_digest", "preset_path", "resolve"]
 
 _MAX_FILE_BYTES = 65536
 _PACKAGE = Path(__file__).resolve().parent
@@ -75,16 +75,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
 
     Raises UsageError when it is not found and PresetError, with every problem listed, when it is not valid.
     """
-    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
-        path = Path(name_or_path)
-    else:
-        names = list_presets()
-        if name_or_path not in names:
-            raise UsageError(
-                f"no preset named {name_or_path!r}{_did_you_mean(name_or_path, names)}; "
-                f"shipped: {', '.join(names)}; a file of your own ends in .yaml"
-            )
-        path = _preset_folder() / f"{name_or_path}.yaml"
+    path = preset_path(name_or_path)
     try:
         with path.open("rb") as stream:
             content = stream.read(_MAX_FILE_BYTES + 1)
@@ -97,6 +88,19 @@ def load_preset(name_or_path: str | Path) -> Preset:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PresetError(str(path), [" ".join(str(error).split())]) from error
     return _preset_from(path.stem, data, str(path))
+
+
+def preset_path(name_or_path: str | Path) -> Path:
+    """Where a preset lies: the path given, or that of a shipped one by name. Raises UsageError for an unknown name."""
+    if isinstance(name_or_path, Path) or name_or_path.endswith((".yaml", ".yml")):
+        return Path(name_or_path)
+    names = list_presets()
+    if name_or_path not in names:
+        raise UsageError(
+            f"no preset named {name_or_path!r}{_did_you_mean(name_or_path, names)}; "
+            f"shipped: {', '.join(names)}; a file of your own ends in .yaml"
+        )
+    return _preset_folder() / f"{name_or_path}.yaml"
 
 
 def list_presets() -> list[str]:

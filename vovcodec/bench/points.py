@@ -5,13 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vovcodec.anchors import Coded, RateSearch
-from vovcodec.codec.options import EncodeOptions
+from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.evaluation.pictures import read_media, read_pictures, resized
 from vovcodec.media import coded_size, probe
 from vovcodec.metrics import ms_ssim, psnr, ssim
@@ -23,11 +24,11 @@ __all__ = [
     "Point",
     "anchor_points",
     "byte_counts",
+    "encode_item",
     "find_items",
     "names",
     "our_point",
     "read_item",
-    "write_table",
 ]
 
 _VIDEO = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m"}
@@ -94,6 +95,18 @@ def read_item(path: Path, preset: str, n_frames: int, short_side: int | None) ->
     return Item(path.stem, path, is_still, resized(frames, (width, height)))
 
 
+def encode_item(item: Item, target: Path, listener: ProgressListener, **options: Any) -> EncodeReport:
+    """What `vov encode` makes of a file, with further fields of EncodeOptions; nothing is resumed. Raises what it does.
+
+    Quality in the report is that of the decoded frames.
+    """
+    from vovcodec.codec.encode import encode
+
+    n_frames = None if item.is_still else len(item.frames)
+    settings = EncodeOptions(size=item.size, n_frames=n_frames, resume=False, overwrite=True, **options)
+    return encode(item.path, target, settings, listener)
+
+
 def our_point(
     item: Item, preset: str, effort: str, target_bytes: int, listener: ProgressListener, threads: int | None = None
 ) -> Point:
@@ -101,21 +114,12 @@ def our_point(
 
     Raises UsageError where the target cannot be reached.
     """
-    from vovcodec.codec.encode import encode
-
-    options = EncodeOptions(
-        preset=preset,
-        effort=effort,
-        size=item.size,
-        n_frames=None if item.is_still else len(item.frames),
-        target_bytes=target_bytes,
-        resume=False,
-        threads=threads,
-    )
     with tempfile.TemporaryDirectory(prefix="vov-bench-") as folder:
         target = Path(folder) / "coded.vov"
         started = time.perf_counter()
-        report = encode(item.path, target, options, listener)
+        report = encode_item(
+            item, target, listener, preset=preset, effort=effort, target_bytes=target_bytes, threads=threads
+        )
         encode_s = time.perf_counter() - started
         decoded = read_pictures(target, listener, threads=threads)
     assert decoded.size_bytes == report.size_bytes
@@ -172,17 +176,6 @@ def _point(
         encode_s=None if encode_s is None else round(encode_s, 1),
         evaluations=evaluations,
     )
-
-
-def write_table(path: Path, points: Iterable[Point]) -> None:
-    """All points as TSV with a header; empty cells for what a codec does not have."""
-    names = [field.name for field in fields(Point)]
-    lines = ["\t".join(names)]
-    for point in points:
-        cells = (getattr(point, name) for name in names)
-        lines.append("\t".join("" if cell is None else str(cell) for cell in cells))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def names(text: str) -> list[str]:

@@ -26,9 +26,9 @@ from vovcodec.bench.points import (
     names,
     our_point,
     read_item,
-    write_table,
 )
 from vovcodec.bench.summary import summarize
+from vovcodec.bench.table import write_rows
 from vovcodec.errors import UsageError, VovError
 from vovcodec.progress import SilentListener
 
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"rate_distortion: {path.name}: {error}", file=sys.stderr)
             code = error.exit_code
             continue
-        write_table(options.out, points)
+        write_rows(options.out, Point, points)
     print(summarize(points))
     return code
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from vovcodec.container import (
     TRELLIS_MEMORY,
@@ -28,15 +29,16 @@ __all__ = [
 ]
 
 _BLANK_BYTES = 200
+_SHORT_BYTES = 128  # from here on a size takes two bytes in the file
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
 
-def blank_vector() -> CodedVector:
+def blank_vector(size_bytes: int) -> CodedVector:
     """Stands in for a vector that is still to be coded."""
-    return CodedVector(step_size_q=10000, model=b"", words=bytes(_BLANK_BYTES))
+    return CodedVector(step_size_q=10000, model=b"", words=bytes(size_bytes))
 
 
-def blank_atoms(plan: SteeringPlan) -> CodedAtoms:
+def blank_atoms(plan: SteeringPlan, size_bytes: int) -> CodedAtoms:
     """Stands in for atoms that are still to be chosen; its counts take one byte that the steering's budget pays for."""
     return CodedAtoms(
         codebook=plan.codebook,
@@ -45,13 +47,13 @@ def blank_atoms(plan: SteeringPlan) -> CodedAtoms:
         last_q=8,
         eta_scale_q=plan.eta_scale_q,
         active_channels=plan.active_channels,
-        words=bytes(_BLANK_BYTES),
+        words=bytes(size_bytes),
     )
 
 
-def blank_indices() -> CodedIndices:
+def blank_indices(size_bytes: int) -> CodedIndices:
     """Stands in for importance-sampling indices that are still to be chosen."""
-    return CodedIndices(log2_candidates=10, indices=bytes(_BLANK_BYTES))
+    return CodedIndices(log2_candidates=10, indices=bytes(size_bytes))
 
 
 def blank_check() -> SegmentCheck:
@@ -59,12 +61,18 @@ def blank_check() -> SegmentCheck:
     return SegmentCheck(psnr_q=6000, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(8))
 
 
-def payload_budget(stream: VovFile, file_bytes: int, n_blanks: int) -> float:
-    """Bytes that a file of `file_bytes` leaves for the contents of the `n_blanks` blanks in `stream`.
+def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_blanks: int) -> float:
+    """Bytes that a file of `file_bytes` leaves for the contents of the `n_blanks` blanks in `stream_with(size_bytes)`,
+    the stream with blanks of that size.
 
     Raises UsageError when that is too little to show anything.
     """
+    stream = stream_with(_BLANK_BYTES)
     fixed = len(serialize(stream)) - _BLANK_BYTES * n_blanks
+    if file_bytes - fixed < _SHORT_BYTES:
+        # Short contents take shorter sizes, which leaves up to two bytes more.
+        blank_bytes = max(_LEAST_BYTES, (file_bytes - fixed) // n_blanks + 2)
+        fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:
         raise UsageError(

@@ -306,20 +306,22 @@ class _Job:
         """
         if self.file_bytes is None:
             return None
-        # The same stream with blank payloads.
         method = self.preset.steering.method
-        blanks = tuple(
-            Segment(
-                index=number,
-                first_frame=span.start,
-                n_frames=span.n_frames,
-                vector=blank_vector() if self.adapter else None,
-                atoms=blank_atoms(self.plan) if method == "atoms" else None,
-                importance=blank_indices() if method == "importance" else None,
-                check=blank_check(),
+
+        def stream_with(size_bytes: int) -> VovFile:
+            blanks = tuple(
+                Segment(
+                    index=number,
+                    first_frame=span.start,
+                    n_frames=span.n_frames,
+                    vector=blank_vector(size_bytes) if self.adapter else None,
+                    atoms=blank_atoms(self.plan, size_bytes) if method == "atoms" else None,
+                    importance=blank_indices(size_bytes) if method == "importance" else None,
+                    check=blank_check(),
+                )
+                for number, span in enumerate(self.segments)
             )
-            for number, span in enumerate(self.segments)
-        )
-        stream = VovFile(header=self.header, segments=blanks, caption=self.caption or None)
-        n_blanks = (bool(self.adapter) + (method != "none")) * len(blanks)
-        return payload_budget(stream, self.file_bytes, n_blanks)
+            return VovFile(header=self.header, segments=blanks, caption=self.caption or None)
+
+        n_blanks = (bool(self.adapter) + (method != "none")) * len(self.segments)
+        return payload_budget(stream_with, self.file_bytes, n_blanks)

@@ -103,6 +103,7 @@ def inject_atoms(
     *,
     size_bytes: float,
     weights: Tensor | None = None,
+    reach: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Injected:
     """Steer segment `index` towards the latents `target` until `size_bytes` are spent.
@@ -110,7 +111,7 @@ def inject_atoms(
     Raises UsageError when they do not suffice for a single atom.
     """
     steered, chosen, latents = steer(
-        velocity, target, plan, index, size_bytes=size_bytes, weights=weights, on_step=on_step
+        velocity, target, plan, index, size_bytes=size_bytes, weights=weights, reach=reach, on_step=on_step
     )
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")

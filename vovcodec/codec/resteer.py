@@ -224,18 +224,21 @@ class _Job:
         if file_bytes is None:
             return None
         steers = self.options.method == "atoms"
-        blanks = tuple(
-            replace(
-                segment,
-                atoms=blank_atoms(self._plan(segment)) if steers else None,
-                importance=None if steers else blank_indices(),
-                check=blank_check(),
-                generation=None,
+
+        def stream_with(size_bytes: int) -> VovFile:
+            blanks = tuple(
+                replace(
+                    segment,
+                    atoms=blank_atoms(self._plan(segment), size_bytes) if steers else None,
+                    importance=None if steers else blank_indices(size_bytes),
+                    check=blank_check(),
+                    generation=None,
+                )
+                for segment in self.stream.segments
             )
-            for segment in self.stream.segments
-        )
-        stream = replace(self.stream, header=self.header, segments=blanks, layout=())
-        return payload_budget(stream, file_bytes, len(blanks))
+            return replace(self.stream, header=self.header, segments=blanks, layout=())
+
+        return payload_budget(stream_with, file_bytes, len(self.stream.segments))
 
     def run(self) -> tuple[VovFile, QualityMean, int]:
         """All segments, one after the other; what one leaves over goes to the next."""
@@ -285,6 +288,7 @@ class _Job:
                     segment.index,
                     size_bytes=wanted,
                     weights=weights,
+                    reach=self.preset.steering.reach,
                     on_step=show,
                 )
             else:

@@ -49,7 +49,7 @@ from vovcodec.sampling.sampler import Velocity
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
-__all__ = ["encode_segment"]
+__all__ = ["coded_within", "encode_segment"]
 
 
 def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) -> FitSettings:
@@ -90,7 +90,8 @@ def _objective(
 
     listener.stage("tracing the sampler", len(times) - 1)
     if steering_bytes:
-        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=record)
+        reach = preset.steering.reach
+        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, reach=reach, on_step=record)
     else:
         with torch.no_grad():
             for x_t, t in straight_path(target, times, plan.seed, index):
@@ -167,7 +168,7 @@ def encode_segment(
                 on_progress=lambda loss, bits: {"loss": loss} | ({} if bits is None else {"size_bytes": bits / 8}),
             )
         n_evaluations += n_setup + fitted.n_evaluations
-        fitted, model, words = _coded_within(
+        fitted, model, words = coded_within(
             fitted, None if vector_bytes is None else math.floor(vector_bytes), fill=not injects
         )
         if not np.array_equal(decode_symbols(model, words, len(fitted.symbols)), fitted.symbols):
@@ -182,7 +183,14 @@ def encode_segment(
     with adapted_velocity(backbone, caption, adapter, theta) as velocity:
         if steers:
             injected = inject_atoms(
-                velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, on_step=show
+                velocity,
+                target,
+                plan,
+                index,
+                size_bytes=steering_bytes,
+                weights=weights,
+                reach=preset.steering.reach,
+                on_step=show,
             )
         elif injects:
             n_bits = log2_candidates_within(steering_bytes, header_sampler.n_steps)
@@ -208,7 +216,7 @@ def encode_segment(
     )
 
 
-def _coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) -> tuple[FittedVector, bytes, bytes]:
+def coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) -> tuple[FittedVector, bytes, bytes]:
     """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ).
 
     fill: nothing else can use the bytes that are left, so quantise more finely where the symbols are smaller.

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vovcodec.errors import MediaError, UsageError
-from vovcodec.evaluation.evaluate import Evaluation, Row
+from vovcodec.evaluation.curves import Curve, crossing
+from vovcodec.evaluation.evaluate import Evaluation
 
-__all__ = ["require_matplotlib", "write_plot"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-_PANEL_INCHES = (4.2, 3.6)
+__all__ = ["draw_curves", "new_figure", "require_matplotlib", "save_figure", "write_plot"]
+
+Points = Sequence[tuple[float, float]]
+"""(bytes, value), fewest bytes first."""
+
+# Okabe and Ito's colours, which people with any colour vision tell apart; ours first, then the others as they come.
+_OURS, _OTHERS = "#D55E00", ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_MARKERS = "so^Dvp"
+_TICKS = [125 * 2**power for power in range(-3, 16)]
 
 
 def require_matplotlib() -> None:
@@ -22,47 +35,92 @@ def require_matplotlib() -> None:
         raise UsageError("plots need matplotlib: pip install 'vovcodec[plot]'") from error
 
 
-def write_plot(evaluation: Evaluation, path: Path) -> None:
-    """One panel per metric over the bytes (logarithmic); one line per codec, files of other kinds as points.
-
-    Raises UsageError without matplotlib or without sizes, MediaError when the file cannot be written.
-    """
+def new_figure(
+    n_rows: int, n_columns: int, panel_inches: tuple[float, float]
+) -> tuple[Figure, Sequence[Sequence[Axes]]]:
+    """An empty figure and its panels by row and column. Raises UsageError without matplotlib."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    series = _series(evaluation)
-    if not series:
-        raise UsageError("nothing to plot: no file with a known size")
-    n_panels = len(evaluation.measures)
-    figure = Figure(figsize=(_PANEL_INCHES[0] * n_panels, _PANEL_INCHES[1]), layout="constrained")
+    figure = Figure(figsize=(panel_inches[0] * n_columns, panel_inches[1] * n_rows), layout="constrained")
     FigureCanvasAgg(figure)
-    for measure, axes in zip(evaluation.measures, figure.subplots(1, n_panels, squeeze=False)[0], strict=True):
-        for name, rows in series.items():
-            values = [row.values[measure.key] for row in rows]
-            points = [(row.size_bytes, value) for row, value in zip(rows, values, strict=True) if math.isfinite(value)]
-            if points:
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, linewidth=1.4, label=name)
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("bytes")
-        axes.set_title(f"{measure.title}{'' if measure.higher_is_better else ' (lower is better)'}", fontsize=10)
-        axes.grid(alpha=0.3, linewidth=0.6)
-    figure.axes[0].legend(fontsize=8)
-    width, height = evaluation.size
-    figure.suptitle(f"{Path(evaluation.reference).name}: {evaluation.n_frames} frames of {width}x{height}", fontsize=11)
+    return figure, figure.subplots(n_rows, n_columns, squeeze=False)
+
+
+def draw_curves(
+    axes: Axes, curves: Mapping[str, Points], *, ours: Sequence[str], higher_is_better: bool = True
+) -> None:
+    """Values over the bytes (logarithmic), a line for each name; a ring with its bytes where another overtakes ours.
+
+    ours: the names that are this codec's; the first one's crossing points are marked.
+    """
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    others = [name for name in curves if name not in ours]
+    for name, points in curves.items():
+        if name in ours:
+            style = {"color": _OURS, "marker": "o", "linewidth": 2.0, "zorder": 3}
+            style["linestyle"] = "-" if name == ours[0] else "--"
+        else:
+            rank = others.index(name)
+            style = {"color": _OTHERS[rank % len(_OTHERS)], "marker": _MARKERS[rank % len(_MARKERS)], "linewidth": 1.3}
+        if points:
+            axes.plot(*zip(*points, strict=True), markersize=3.5, label=name, **style)
+    sign = 1 if higher_is_better else -1
+    own = Curve((size, sign * value) for size, value in curves.get(ours[0], ())) if ours else None
+    for name in others if own else ():
+        overtaken = crossing(own, Curve((size, sign * value) for size, value in curves[name])).size_bytes
+        if overtaken is not None:
+            place = (overtaken, sign * own.at(overtaken))
+            axes.plot(*place, "o", markersize=8, markerfacecolor="none", markeredgecolor="#444444", zorder=4)
+            axes.annotate(
+                f"{overtaken:.0f} B", place, (6, -10), textcoords="offset points", fontsize=7, color="#444444"
+            )
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_locator(FixedLocator(_TICKS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}"))
+    axes.tick_params(labelsize=7, length=2, color="#888888")
+    axes.grid(color="#dddddd", linewidth=0.6)
+    for side in axes.spines.values():
+        side.set_color("#bbbbbb")
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes the PNG. Raises MediaError when the file cannot be written."""
     try:
         figure.savefig(path, format="png", dpi=130)
     except OSError as error:
         raise MediaError(f"{path}: {error.strerror or error}") from error
 
 
-def _series(evaluation: Evaluation) -> dict[str, list[Row]]:
-    """Rows with a size by codec, fewest bytes first."""
-    series: dict[str, list[Row]] = defaultdict(list)
+def write_plot(evaluation: Evaluation, path: Path) -> None:
+    """One panel per metric; one line per codec, files of other kinds as points.
+
+    Raises UsageError without matplotlib or without sizes, MediaError when the file cannot be written.
+    """
+    series = {measure.key: _series(evaluation, measure.key) for measure in evaluation.measures}
+    if not any(series.values()):
+        raise UsageError("nothing to plot: no file with a known size")
+    figure, (panels,) = new_figure(1, len(evaluation.measures), (4.2, 3.6))
+    for measure, axes in zip(evaluation.measures, panels, strict=True):
+        curves = series[measure.key]
+        ours = [name for name in curves if name == "vovcodec"]
+        draw_curves(axes, curves, ours=ours, higher_is_better=measure.higher_is_better)
+        axes.set_xlabel("bytes", fontsize=8)
+        axes.set_title(f"{measure.title}{'' if measure.higher_is_better else ' (lower is better)'}", fontsize=10)
+    panels[0].legend(fontsize=8, frameon=False)
+    width, height = evaluation.size
+    figure.suptitle(f"{Path(evaluation.reference).name}: {evaluation.n_frames} frames of {width}x{height}", fontsize=11)
+    save_figure(figure, path)
+
+
+def _series(evaluation: Evaluation, key: str) -> dict[str, Points]:
+    """Finite values of rows with a size by codec, fewest bytes first."""
+    series: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in evaluation.rows:
-        if row.size_bytes is not None:
-            series["vovcodec" if row.codec == "vov" else Path(row.name).name].append(row)
-    return {name: sorted(rows, key=lambda row: row.size_bytes) for name, rows in series.items()}
+        if row.size_bytes is not None and math.isfinite(row.values[key]):
+            name = "vovcodec" if row.codec == "vov" else Path(row.name).name
+            series[name].append((row.size_bytes, row.values[key]))
+    return {name: sorted(points) for name, points in series.items()}

@@ -168,6 +168,7 @@ def steer(
     *,
     size_bytes: float,
     weights: Tensor | None = None,
+    reach: float = 1.0,
     on_step: OnStep | None = None,
 ) -> tuple[SteeringPlan, Choices, Tensor]:
     """Encoder: sample towards `target` until the bytes are spent.
@@ -180,6 +181,7 @@ def steer(
         size_bytes: what counts and code words may take together.
         weights: importance of each latent value for the score, broadcastable to `target` (None = all equal).
             Encoder only: the decoder does not need them.
+        reach: of the code words, as a multiple of g·‖r‖. Encoder only.
         on_step: see `sampler.OnStep`.
 
     Returns:
@@ -208,7 +210,7 @@ def steer(
         residual = target - clean
         weighted = residual if weights is None else residual * weights
         flat, flat_weighted = residual.reshape(-1)[:n], weighted.reshape(-1)[:n]
-        length = float(flat.norm())
+        length = reach * float(flat.norm())
         codebook = plan.make_codebook(segment, step, n)
         search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
