@@ -132,6 +132,8 @@ class ClipSource:
             self.notices.append(f"high dynamic range ({curve}) is kept as it is coded, not tone-mapped")
         if not has_no_matrix and not colour.has_scaler_colorspace(info.colour_matrix):
             self.notices.append(f"colour matrix {info.colour_matrix} (H.273) is not supported; the usual one is used")
+        if info.rotation:
+            self.notices.append(f"turned upright by {info.rotation} degrees clockwise, as its display matrix says")
         if frame.interlaced_frame:
             self.notices.append("the video is interlaced; both fields stay in one frame")
         if self._stream.metadata.get("alpha_mode") == "1" and not self._has_alpha:
