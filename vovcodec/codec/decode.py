@@ -15,9 +15,10 @@ from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
 from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
+from vovcodec.codec.sound import track_of
 from vovcodec.container import StreamHeader, VovFile, read_vov
 from vovcodec.errors import UsageError
-from vovcodec.media import open_writer, resize_frames
+from vovcodec.media import cut_track, open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["decode"]
@@ -52,18 +53,20 @@ def decode(
     if options.steps and options.steps > longest:
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
     n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in wanted)
+    track, rate = track_of(stream, listener), frame_rate_of(header)
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
         width=width,
         height=height,
-        frame_rate=frame_rate_of(header),
+        frame_rate=rate,
         sample_aspect=Fraction(header.sample_aspect_num, header.sample_aspect_den),
         colour_matrix=header.colour_matrix,
         colour_primaries=header.colour_primaries,
         colour_transfer=header.colour_transfer,
         container=options.container,
         overwrite=options.overwrite,
+        sound=cut_track(track, first / rate, (last - first) / rate) if track and rate else None,
     )
     drifts: list[float] = []
     try:
@@ -104,7 +107,7 @@ def decode(
         output=str(target),
         n_frames=n_written,
         size=(width, height),
-        frame_rate=frame_rate_of(header),
+        frame_rate=rate,
         decode_s=time.monotonic() - started,
         n_network_evaluations=n_total,
         peak_memory_bytes=peak_memory_bytes(),

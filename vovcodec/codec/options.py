@@ -15,7 +15,9 @@ from vovcodec.errors import UsageError
 
 __all__ = ["DecodeOptions", "DecodeReport", "EncodeOptions", "EncodeReport", "ScaleOptions", "ScaleReport"]
 
-_RATE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp", "lambda_")
+_SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
+_RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
+_OPUS_BIT_RATES = (6_000, 510_000)
 
 
 def _check_positive(options: object, *names: str) -> None:
@@ -50,7 +52,8 @@ class EncodeOptions:
     target_bytes (whole file), target_bitrate (bits per second), target_bpp (bits per source pixel), lambda_ (fixed
         rate-distortion multiplier): at most one of them.
     split: shares of the payload for (vector, steering), summing to 1.
-    audio: `none`, `copy` or a bit rate in bits per second as text.
+    audio: `none`, `copy` (the source's packets) or bits per second of Opus as text; None = 16000, unless a given size
+        of the file leaves too little for it (see `vovcodec.codec.sound`).
     device: `auto`, `cpu`, `cuda`, `cuda:0,1`.
     seed: of the decoder's noise. resume: continue a kept state. state_dir: where states are kept.
     threads: CPU threads; None = all.
@@ -71,7 +74,7 @@ class EncodeOptions:
     target_bpp: float | None = None
     lambda_: float | None = None
     split: tuple[float, float] | None = None
-    audio: str = "none"
+    audio: str | None = None
     device: str = "auto"
     seed: int | None = None
     resume: bool = True
@@ -89,6 +92,14 @@ class EncodeOptions:
         _check_size(self.size)
         if self.split is not None and (min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9):
             raise UsageError(f"split must be two shares that sum to 1, not {self.split}")
+        if self.audio not in (None, "none", "copy"):
+            least, most = _OPUS_BIT_RATES
+            if not (self.audio.isdecimal() and least <= int(self.audio) <= most):
+                raise UsageError(f"audio is none, copy, or a rate of {least // 1000}k to {most // 1000}k, not {self.audio}")
+
+    def has_size_target(self) -> bool:
+        """Whether the caller says how large the whole file may be."""
+        return any(getattr(self, name) is not None for name in _SIZE_FIELDS)
 
     def preset_overrides(self) -> dict[str, dict[str, Any]]:
         """The options that replace preset values, in the shape `vovcodec.presets.resolve` takes.

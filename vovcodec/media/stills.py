@@ -47,7 +47,7 @@ def open_image(file: Path | io.BytesIO, name: str) -> StillSource | AnimationSou
 class StillSource:
     """One image. Its only picture is at time 0."""
 
-    is_variable = False
+    is_variable, sound = False, None
 
     def __init__(self, image: Image.Image, name: str):
         self.notices: list[str] = []
@@ -84,6 +84,8 @@ class StillSource:
 
 class AnimationSource:
     """An animated GIF, PNG, WebP or AVIF. Pillow composes the pictures; their delays give the times."""
+
+    sound = None
 
     def __init__(self, image: Image.Image, name: str):
         self._image, self._name, self.notices = image, name, []
