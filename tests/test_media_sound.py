@@ -79,7 +79,7 @@ def test_what_cannot_be_a_sound_section_is_refused():
 @hypothesis.settings(max_examples=60)
 @given(st.integers(0, 60_000), st.integers(1, 60_000), st.sampled_from(["opus", "aac"]), st.integers(0, 5000))
 def test_a_cut_keeps_every_sample_in_its_place(start, length, codec, begin):
-    """Packet i of the whole decodes to the samples of its span of time; a cut moves time by `start` and nothing else."""
+    """Packet i of the whole decodes to the samples of its span of time; a cut moves time by `start`, nothing else."""
     track = dataclasses.replace(TRACK, codec=codec, start=begin)
     part = cut_track(track, Fraction(start, 48000), Fraction(length, 48000))
     first_audible, end = max(track.start, start), min(track.end, start + length)
@@ -170,7 +170,7 @@ def test_sound_of_pipes_and_after_the_last_frame(tmp_path):
 def test_a_variable_rate_becomes_constant_where_there_is_sound(tmp_path):
     times = [*range(12), 20, 21, 22, 23, 24, 25, 26, 27, 28]
     source = write_event_clip(tmp_path / "in.mp4", pts=times, event_frame=14)
-    frames, track, reader = read(source)
+    frames, _, reader = read(source)
     assert any("sound stays in sync" in notice for notice in reader.notices)
     bright = next(index for index, frame in enumerate(frames) if frame.mean() > 125)
     assert bright / reader.info.frame_rate == pytest.approx(22 / RATE, abs=0.6 / reader.info.frame_rate)

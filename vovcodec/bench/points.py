@@ -109,6 +109,7 @@ def our_point(
         size=item.size,
         n_frames=None if item.is_still else len(item.frames),
         target_bytes=target_bytes,
+        audio="none",
         resume=False,
         threads=threads,
     )

@@ -56,7 +56,8 @@ def _details(found: dict[str, Any]) -> str:
 
 
 def _table(found: list[dict[str, Any]]) -> str:
-    header = ["file", "bytes", "bpp", "frames", "fps", "source", "coded", "segments", "backbone", "vector", "atoms", "audio"]
+    header = ["file", "bytes", "bpp", "frames", "fps", "source", "coded", "segments", "backbone", "vector", "atoms"]
+    header.append("audio")
     rows = []
     for each in found:
         s = each["summary"]

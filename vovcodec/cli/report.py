@@ -120,7 +120,7 @@ def _sound_text(audio: Mapping[str, Any]) -> str:
 
 
 def _is_shown(value: Any) -> bool:
-    return value is not None and value != "" and value != {}
+    return value is not None and value not in ("", {}, ())
 
 
 def _is_nested(value: Any) -> bool:

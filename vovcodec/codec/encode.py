@@ -37,12 +37,15 @@ from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
 from vovcodec.errors import Interrupted, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
-from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
+from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
+_CAPTION_FRAMES = 64  # for a captioner; so that memory does not grow with the clip
+# A segment of its own for a scene takes about 30 bytes of header and check: not worth it in smaller files.
+_LEAST_SEGMENT_BYTES = 200
 _COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
@@ -88,9 +91,12 @@ def encode(
     with reader:
         info = reader.info
         width, height = _coded_size(info, preset, options)
+        detector = CutDetector()
         with FrameSpool(width, height) as spool:
             for frame in reader:
-                spool.append(resize_frames(frame, width, height))
+                resized = resize_frames(frame, width, height)
+                spool.append(resized)
+                detector.add(resized)
             track = reader.sound_track()
             if (info.width, info.height) != (width, height):
                 listener.note(f"{info.width}x{info.height} is coded at {width}x{height}; the decoder scales it back")
@@ -105,8 +111,8 @@ def encode(
                 device=options.device,
                 precision=preset.backbone.precision,
             )
-            caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
-            job = _Job(options, preset, backbone, info, spool, track, caption, listener)
+            caption = resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
+            job = _Job(options, preset, backbone, info, spool, detector.cuts(), track, caption, listener)
             stream, quality, n_evaluations = job.run()
             stream = write_checked(target, stream, overwrite=options.overwrite)
             job.state.discard()
@@ -158,6 +164,7 @@ class _Job:
         backbone: Backbone,
         info: MediaInfo,
         spool: FrameSpool,
+        cuts: list[int],
         track: AudioTrack | None,
         caption: str,
         listener: ProgressListener,
@@ -172,7 +179,6 @@ class _Job:
             )
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
-        self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
         self.plan = plan_of_preset(preset)
         file_bytes = target_file_bytes(
             options,
@@ -182,6 +188,10 @@ class _Job:
             source_pixels=info.width * info.height,
         )
         self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
+        stride = backbone.geometry.time_stride
+        self.segments = segment_lengths(spool.n_frames, segment_frames, stride, cuts)
+        if file_bytes is not None and file_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
+            self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
         adaptation = preset.adaptation
         self.header = StreamHeader(
             source_width=info.width,

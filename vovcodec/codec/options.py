@@ -95,7 +95,8 @@ class EncodeOptions:
         if self.audio not in (None, "none", "copy"):
             least, most = _OPUS_BIT_RATES
             if not (self.audio.isdecimal() and least <= int(self.audio) <= most):
-                raise UsageError(f"audio is none, copy, or a rate of {least // 1000}k to {most // 1000}k, not {self.audio}")
+                rates = f"{least // 1000}k to {most // 1000}k"
+                raise UsageError(f"audio is none, copy, or a rate of {rates}, not {self.audio}")
 
     def has_size_target(self) -> bool:
         """Whether the caller says how large the whole file may be."""
@@ -155,6 +156,7 @@ class DecodeOptions:
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
+    strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
 
     Raises UsageError for values that can never make sense.
     """
@@ -169,6 +171,7 @@ class DecodeOptions:
     overwrite: bool = False
     threads: int | None = None
     container: str | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")
@@ -183,6 +186,7 @@ class DecodeReport:
     verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
     drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they are equal (40 and
         more is as it should be); None as above.
+    damage: what was wrong with the file, one line each, and which frames are lost; empty for a whole file.
     """
 
     output: str
@@ -194,6 +198,7 @@ class DecodeReport:
     peak_memory_bytes: int
     verify_psnr_db: float | None = None
     drift_db: float | None = None
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

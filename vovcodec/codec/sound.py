@@ -42,10 +42,8 @@ def kept_sound(
     if file_bytes is None or not options.has_size_target():
         return (section,), None if file_bytes is None else file_bytes + size_bytes
     if options.audio is None and size_bytes > _MOST_OF_BUDGET * file_bytes:
-        listener.note(
-            f"the sound would take {size_bytes} of {file_bytes} bytes and is left out; --audio {DEFAULT_BIT_RATE // 1000}k "
-            "keeps it"
-        )
+        keeping = f"--audio {DEFAULT_BIT_RATE // 1000}k"
+        listener.note(f"the sound would take {size_bytes} of {file_bytes} bytes and is left out; {keeping} keeps it")
         return (), file_bytes
     if size_bytes > _MUCH_OF_BUDGET * file_bytes:
         listener.warn(f"the sound takes {size_bytes} of {file_bytes} bytes; a lower --audio leaves more to the picture")

@@ -24,7 +24,8 @@ from vovcodec.container.model import (
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
 
-__all__ = ["DEFAULT_LIMITS", "VERSION", "Adaptation", "AudioTrack", "CodedAtoms", "CodedIndices", "CodedVector", "Limits",
-           "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader", "VovFile",
-           "audio_of", "audio_section", "count_of_index", "describe", "describe_lines", "index_of_count", "overhead_bytes", "parse",
-           "reachable_counts", "read_bytes", "read_vov", "serialize", "write_vov"]  # fmt: skip
+__all__ = ["DEFAULT_LIMITS", "VERSION", "Adaptation", "AudioTrack", "CodedAtoms", "CodedIndices", "CodedVector",
+           "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader", "VovFile",
+           "audio_of", "audio_section", "count_of_index", "describe", "describe_lines", "index_of_count",
+           "overhead_bytes", "parse", "reachable_counts", "read_bytes", "read_vov", "serialize",
+           "write_vov"]  # fmt: skip

@@ -34,8 +34,8 @@ class ClipSource:
     """The best video stream of whatever PyAV reads. Times count from the stream's first time stamp.
 
     file: a path of a regular file, or a binary file object, which needs no seeking. name: for messages.
-    sound: what `self.sound` shall make of its sound; see `SoundWish`. The first picture is decoded at once, because only
-    a decoded picture says what it is.
+    sound: what `self.sound` shall make of its sound; see `SoundWish`. The first picture is decoded at once, because
+    only a decoded picture says what it is.
     """
 
     def __init__(self, file: Path | BinaryIO, name: str, sound: SoundWish = None):
@@ -179,8 +179,9 @@ class ClipSource:
         """Goes on through the file, without decoding pictures, until the sound up to `time_s` has come."""
         if self.sound.is_past(time_s):
             return
+        last_s = time_s + _APART_S + self._start
         for packet in self._packets():
-            is_far = packet and packet.pts is not None and packet.pts * packet.time_base - self._start > time_s + _APART_S
+            is_far = packet and packet.pts is not None and packet.pts * packet.time_base > last_s
             if is_far or self.sound.is_past(time_s):
                 return
 

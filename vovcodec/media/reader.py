@@ -93,7 +93,7 @@ class FrameReader:
             start_s = duration_s = frame_rate = None
         if source.is_variable and info.has_audio and frame_rate is None:
             frame_rate = info.frame_rate
-            self.notices.append("frames are dropped or repeated to make the rate constant, so that the sound stays in sync")
+            self.notices.append("frames are dropped or repeated to keep that rate, so that the sound stays in sync")
         self._start_s, self._duration_s, self._n_frames = start_s or Fraction(0), duration_s, n_frames
         self._rate = None if frame_rate == info.frame_rate and not source.is_variable else frame_rate
         selected = bool(start_s or duration_s or n_frames or self._rate)

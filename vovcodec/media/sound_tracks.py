@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -52,7 +53,7 @@ class CopiedTrack:
         if not self._packets:
             return None
         edges = [*self._times, self._end]
-        durations = tuple(after - before for before, after in zip(edges, edges[1:], strict=False))
+        durations = tuple(after - before for before, after in pairwise(edges))
         # A track begins at 0 or later; what plays before is dropped by `pre_skip`.
         return AudioTrack(
             codec=self._codec,
