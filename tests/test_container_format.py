@@ -13,7 +13,7 @@ from pathlib import Path
 import container_samples as samples
 import pytest
 
-from vovcodec.container import count_of_index, describe, describe_lines, parse, read_vov, serialize
+from vovcodec.container import audio, count_of_index, describe, describe_lines, parse, read_vov, serialize
 from vovcodec.container import layout as lay
 from vovcodec.container.compressed import CAPTION_DICTIONARY, pack_caption
 from vovcodec.container.counts import ATOMS_MAX, K_MAX
@@ -26,6 +26,11 @@ FORMAT = resources.files("vovcodec.container").joinpath("FORMAT.md").read_text(e
                                     "GENERATION_FIELDS", "INDEX_HEAD", "INDEX_ENTRY", "INDEX_TAIL"])  # fmt: skip
 def test_format_text_has_the_field_tables(fields: str) -> None:
     assert field_table(getattr(lay, fields)) in FORMAT
+
+
+def test_format_text_has_the_tables_of_the_sound() -> None:
+    assert field_table(audio.AUDIO_FIELDS) in FORMAT
+    assert field_table(audio.PACKET_FIELDS) in FORMAT
 
 
 def test_format_text_has_rules_version_magic_and_types() -> None:

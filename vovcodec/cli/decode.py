@@ -12,6 +12,7 @@ from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
 from vovcodec.cli.targets import check_source, check_target, is_pipe
 from vovcodec.codec.options import DecodeOptions
+from vovcodec.errors import FormatError
 
 __all__ = ["command"]
 
@@ -30,9 +31,11 @@ _size = arg.Parsed(arg.parse_output_size, "WxH|coded|source")
 @_picture("-t", "duration_s", type=_time, help="Duration.")
 @_picture("--steps", type=click.IntRange(1), metavar="N", help="Sampler steps instead of the file's own.")
 @_running("--verify", is_flag=True, help="Compare with what the encoder saw and report the drift.")
+@_running("--strict", is_flag=True, help="Refuse a damaged file; else what is left is decoded, exit code 4.")
 @_running("--force", is_flag=True, help="Decode although the base model differs.")
 @arg.running_options
-def command(source: str, output: str, running: arg.Running, **settings: Any) -> None:
+@click.pass_context
+def command(context: click.Context, source: str, output: str, running: arg.Running, **settings: Any) -> None:
     """Decode a .vov file into a video, an image or a numbered sequence (frames/%05d.png).
 
     IN.vov is a file, or - for a pipe.
@@ -45,3 +48,5 @@ def command(source: str, output: str, running: arg.Running, **settings: Any) -> 
 
         report = decode(checked_source, target, options, listener)
     print_report(report, running, data_on_stdout=is_pipe(output))
+    if report.damage:
+        context.exit(FormatError.exit_code)

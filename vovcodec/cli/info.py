@@ -57,12 +57,14 @@ def _details(found: dict[str, Any]) -> str:
 
 def _table(found: list[dict[str, Any]]) -> str:
     header = ["file", "bytes", "bpp", "frames", "fps", "source", "coded", "segments", "backbone", "vector", "atoms"]
+    header.append("audio")
     rows = []
     for each in found:
         s = each["summary"]
         name = Path(each["file"]).name
         fps = f"{float(s['frame_rate']):.6g}"
         sizes = ["{}x{}".format(*s[key]) for key in ("source_size", "coded_size")]
-        payload = [s["segments"], s["backbone"], s["vector_bytes"], s["atoms_bytes"]]
+        audio_bytes = (s["audio"] or {}).get("size_bytes", 0)
+        payload = [s["segments"], s["backbone"], s["vector_bytes"], s["atoms_bytes"], audio_bytes]
         rows.append([name, s["size_bytes"], f"{s['bpp']:.5f}", s["n_frames"], fps, *sizes, *payload])
     return format_table(header, rows)

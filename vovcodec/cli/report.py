@@ -103,14 +103,24 @@ def _human(name: str, value: Any) -> tuple[str, Any]:
         return "frame rate", f"{float(value):.6g} fps" if value else "still image"
     if name == "sections":
         return "bytes", "  ".join(f"{section} {size}" for section, size in value.items())
+    if name == "audio":
+        return "audio", _sound_text(value)
     if name in _LABELS:
         label, pattern = _LABELS[name]
         return label, pattern.format(value)
     return name.replace("_", " "), value
 
 
+def _sound_text(audio: Mapping[str, Any]) -> str:
+    if "error" in audio:
+        return f"cannot be read ({audio['error']})"
+    channels = {1: "mono", 2: "stereo"}.get(audio["channels"], f"{audio['channels']} channels")
+    rate = "" if audio["bit_rate"] is None else f", {audio['bit_rate'] / 1000:.1f} kbit/s"
+    return f"{audio['codec']} {channels}, {audio['duration_s']:.2f} s{rate}, {audio['size_bytes']:,} bytes"
+
+
 def _is_shown(value: Any) -> bool:
-    return value is not None and value != "" and value != {}
+    return value is not None and value not in ("", {}, ())
 
 
 def _is_nested(value: Any) -> bool:

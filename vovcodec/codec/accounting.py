@@ -75,6 +75,12 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:
+        sound_bytes = sum(len(section.payload) for section in stream.extras)
+        if sound_bytes:
+            raise UsageError(
+                f"{file_bytes} bytes are too few: the sound takes {sound_bytes} of them, with the picture it needs at "
+                f"least {least}; raise the target, lower --audio (6k is the lowest rate), or give --audio none"
+            )
         raise UsageError(
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
             f"least {least}; raise the target, shorten the clip or the caption"

@@ -31,17 +31,21 @@ from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
 from vovcodec.codec.regenerate import make_adapter
 from vovcodec.codec.segment import encode_segment
+from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VERSION, Adaptation, Segment, StreamHeader, VovFile, parse, serialize
+from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
 from vovcodec.errors import Interrupted, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
-from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
+from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
+_CAPTION_FRAMES = 64  # for a captioner; so that memory does not grow with the clip
+# A segment of its own for a scene takes about 30 bytes of header and check: not worth it in smaller files.
+_LEAST_SEGMENT_BYTES = 200
 _COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
@@ -65,8 +69,6 @@ def encode(
     options, listener = options or EncodeOptions(), listener or SilentListener()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.audio != "none":
-        raise UsageError("this version does not carry audio; use --audio none")
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
     require_writable(target, overwrite=options.overwrite)
     if preset.rate.lambda_ is not None:
@@ -84,13 +86,22 @@ def encode(
         duration_s=options.duration_s,
         n_frames=options.n_frames,
         frame_rate=options.frame_rate,
+        sound=sound_wish(options.audio),
     )
     with reader:
         info = reader.info
         width, height = _coded_size(info, preset, options)
+        detector = CutDetector()
         with FrameSpool(width, height) as spool:
             for frame in reader:
-                spool.append(resize_frames(frame, width, height))
+                resized = resize_frames(frame, width, height)
+                spool.append(resized)
+                detector.add(resized)
+            track = reader.sound_track()
+            if (info.width, info.height) != (width, height):
+                listener.note(f"{info.width}x{info.height} is coded at {width}x{height}; the decoder scales it back")
+            if options.audio not in (None, "none") and not info.has_audio:
+                listener.note("the input has no sound to keep")
             for notice in reader.notices:
                 listener.note(notice)
             backbone = load_backbone(
@@ -100,8 +111,8 @@ def encode(
                 device=options.device,
                 precision=preset.backbone.precision,
             )
-            caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
-            job = _Job(options, preset, backbone, info, spool, caption, listener)
+            caption = resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
+            job = _Job(options, preset, backbone, info, spool, detector.cuts(), track, caption, listener)
             stream, quality, n_evaluations = job.run()
             stream = write_checked(target, stream, overwrite=options.overwrite)
             job.state.discard()
@@ -153,6 +164,8 @@ class _Job:
         backbone: Backbone,
         info: MediaInfo,
         spool: FrameSpool,
+        cuts: list[int],
+        track: AudioTrack | None,
         caption: str,
         listener: ProgressListener,
     ) -> None:
@@ -166,15 +179,19 @@ class _Job:
             )
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
-        self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
         self.plan = plan_of_preset(preset)
-        self.file_bytes = target_file_bytes(
+        file_bytes = target_file_bytes(
             options,
             preset,
             n_frames=spool.n_frames,
             frame_rate=float(info.frame_rate),
             source_pixels=info.width * info.height,
         )
+        self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
+        stride = backbone.geometry.time_stride
+        self.segments = segment_lengths(spool.n_frames, segment_frames, stride, cuts)
+        if file_bytes is not None and file_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
+            self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
         adaptation = preset.adaptation
         self.header = StreamHeader(
             source_width=info.width,
@@ -193,6 +210,7 @@ class _Job:
             rotation=info.rotation,
             sample_aspect_num=info.sample_aspect.numerator,
             sample_aspect_den=info.sample_aspect.denominator,
+            has_audio=info.has_audio,
             backbone_id=backbone.id,
             backbone_revision=backbone.revision,
             fingerprint=backbone.fingerprint,
@@ -222,6 +240,7 @@ class _Job:
             "plan": repr(self.plan),
             "rate": repr((self.file_bytes, self.preset.rate)),
             "caption": self.caption,
+            "sound": hashlib.sha256(b"".join(section.payload for section in self.extras)).hexdigest(),
             "version": (VERSION, __version__),
         }
         text = json.dumps(settings, sort_keys=True).encode()
@@ -248,7 +267,7 @@ class _Job:
             n_evaluations += evaluations
             if payload_left is not None:
                 payload_left -= payload_size(segment)
-        stream = VovFile(header=self.header, segments=tuple(finished), caption=self.caption or None)
+        stream = VovFile(self.header, tuple(finished), self.caption or None, self.extras)
         return stream, quality, n_evaluations
 
     def _encode(self, number: int, span, payload_bytes: float | None) -> tuple[Segment, float, float, int]:
@@ -321,7 +340,7 @@ class _Job:
                 )
                 for number, span in enumerate(self.segments)
             )
-            return VovFile(header=self.header, segments=blanks, caption=self.caption or None)
+            return VovFile(self.header, blanks, self.caption or None, self.extras)
 
         n_blanks = (bool(self.adapter) + (method != "none")) * len(self.segments)
         return payload_budget(stream_with, self.file_bytes, n_blanks)

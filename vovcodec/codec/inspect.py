@@ -7,7 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vovcodec.container import Segment, VovFile, describe, describe_lines, read_vov
+from vovcodec.codec.sound import audio_summary
+from vovcodec.container import Segment, VovFile, audio_of, describe, describe_lines, read_vov
 from vovcodec.errors import FormatError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def summary(stream: VovFile) -> dict[str, Any]:
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
     steps: network evaluations of the segment that takes most. vectors: of the segment that has most, each with its
-    strength, the factor on its update of the model. edits: how many made the file what it is, None for none.
+    strength, the factor on its update of the model. edits: how many made the file what it is, None for none. audio: see
+    `sound.audio_summary`.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
@@ -62,6 +64,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "vector_bytes": sum(update.vector.size_bytes for each in updates for update in each),
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "psnr_db": min(psnrs_db) if psnrs_db else None,
+        "audio": audio_summary(stream),
         "caption": stream.caption or "",
         "edits": len(stream.history) or None,
     }
@@ -90,6 +93,12 @@ def check(stream: VovFile) -> dict[str, int | str]:
                 counted["atoms"] += _n_atoms(stream, segment, geometry)
         except FormatError as error:
             faults.append((segment.index, str(error)))
+    try:
+        track = audio_of(stream)
+    except FormatError as error:
+        faults.append((None, str(error)))
+    else:
+        counted |= {} if track is None else {"sound packets": len(track.packets)}
     if "atoms" in counted and geometry is None:
         counted["atoms"] = "not decoded, their model is not at hand"
     if faults:

@@ -25,7 +25,9 @@ __all__ = [
     "ScaleReport",
 ]
 
-_RATE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp", "lambda_")
+_SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
+_RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
+_OPUS_BIT_RATES = (6_000, 510_000)
 
 
 def _check_positive(options: object, *names: str) -> None:
@@ -60,7 +62,8 @@ class EncodeOptions:
     target_bytes (whole file), target_bitrate (bits per second), target_bpp (bits per source pixel), lambda_ (fixed
         rate-distortion multiplier): at most one of them.
     split: shares of the payload for (vector, steering), summing to 1.
-    audio: `none`, `copy` or a bit rate in bits per second as text.
+    audio: `none`, `copy` (the source's packets) or bits per second of Opus as text; None = 16000, unless a given size
+        of the file leaves too little for it (see `vovcodec.codec.sound`).
     device: `auto`, `cpu`, `cuda`, `cuda:0,1`.
     seed: of the decoder's noise. resume: continue a kept state. state_dir: where states are kept.
     threads: CPU threads; None = all.
@@ -81,7 +84,7 @@ class EncodeOptions:
     target_bpp: float | None = None
     lambda_: float | None = None
     split: tuple[float, float] | None = None
-    audio: str = "none"
+    audio: str | None = None
     device: str = "auto"
     seed: int | None = None
     resume: bool = True
@@ -99,6 +102,15 @@ class EncodeOptions:
         _check_size(self.size)
         if self.split is not None and (min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9):
             raise UsageError(f"split must be two shares that sum to 1, not {self.split}")
+        if self.audio not in (None, "none", "copy"):
+            least, most = _OPUS_BIT_RATES
+            if not (self.audio.isdecimal() and least <= int(self.audio) <= most):
+                rates = f"{least // 1000}k to {most // 1000}k"
+                raise UsageError(f"audio is none, copy, or a rate of {rates}, not {self.audio}")
+
+    def has_size_target(self) -> bool:
+        """Whether the caller says how large the whole file may be."""
+        return any(getattr(self, name) is not None for name in _SIZE_FIELDS)
 
     def preset_overrides(self) -> dict[str, dict[str, Any]]:
         """The options that replace preset values, in the shape `vovcodec.presets.resolve` takes.
@@ -154,6 +166,7 @@ class DecodeOptions:
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
+    strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
 
     Raises UsageError for values that can never make sense.
     """
@@ -168,6 +181,7 @@ class DecodeOptions:
     overwrite: bool = False
     threads: int | None = None
     container: str | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")
@@ -182,6 +196,7 @@ class DecodeReport:
     verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
     drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they are equal (40 and
         more is as it should be); None as above.
+    damage: what was wrong with the file, one line each, and which frames are lost; empty for a whole file.
     """
 
     output: str
@@ -193,6 +208,7 @@ class DecodeReport:
     peak_memory_bytes: int
     verify_psnr_db: float | None = None
     drift_db: float | None = None
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

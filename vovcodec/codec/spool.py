@@ -50,6 +50,11 @@ class FrameSpool:
         data = bytearray(self._file.read(n_frames * frame_bytes))  # a bytes object would make a read-only array
         return np.frombuffer(data, dtype=np.uint8).reshape(n_frames, *self._shape)
 
+    def sample(self, n_most: int) -> np.ndarray:
+        """All frames, or n_most evenly spaced ones if there are more, uint8 [F, H, W, 3]."""
+        n = min(n_most, self.n_frames)
+        return np.concatenate([self.read(int((i + 0.5) * self.n_frames / n), 1) for i in range(n)])
+
     def digest(self) -> bytes:
         """SHA-256 of size and content of all frames so far."""
         return self._digest.digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vovcodec.container.audio import AudioTrack, audio_of, audio_section
 from vovcodec.container.counts import count_of_index, index_of_count, reachable_counts
 from vovcodec.container.describe import describe, describe_lines, overhead_bytes
 from vovcodec.container.files import read_bytes, read_vov, write_vov
@@ -25,8 +26,9 @@ from vovcodec.container.model import (
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
 
-__all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector",
-           "Generation", "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader",
-           "VectorUpdate", "VovFile", "count_of_index", "describe", "describe_lines", "index_of_count",
+__all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "AudioTrack", "CodedAtoms", "CodedIndices",
+           "CodedVector", "Generation", "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck",
+           "StreamHeader", "VectorUpdate", "VovFile", "audio_of", "audio_section", "count_of_index", "describe",
+           "describe_lines", "index_of_count",
            "overhead_bytes", "parse", "reachable_counts", "read_bytes", "read_vov", "serialize",
            "write_vov"]  # fmt: skip

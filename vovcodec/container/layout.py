@@ -125,7 +125,7 @@ HEADER_FIELDS = (
         Field("sample_aspect_num", Bits(16, 1, 65536), "width of a pixel relative to its height"),
         Field("sample_aspect_den", Bits(16, 1, 65536), "see sample_aspect_num"),
     )),
-    Field("has_audio", Flag(), "the source had sound"),
+    Field("has_audio", Flag(), "the source had sound, whether or not the file has"),
     Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
     Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
     Field("fingerprint", Raw(8), "of the base model's weights"),
