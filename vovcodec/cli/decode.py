@@ -10,8 +10,8 @@ import click
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
-from vovcodec.cli.targets import check_source, check_target, is_pipe
-from vovcodec.codec.options import DecodeOptions
+from vovcodec.cli.targets import ask, check_source, check_target, is_pipe
+from vovcodec.codec.options import DecodeLimits, DecodeOptions
 
 __all__ = ["command"]
 
@@ -31,15 +31,23 @@ _size = arg.Parsed(arg.parse_output_size, "WxH|coded|source")
 @_picture("--steps", type=click.IntRange(1), metavar="N", help="Sampler steps instead of the file's own.")
 @_running("--verify", is_flag=True, help="Compare with what the encoder saw and report the drift.")
 @_running("--force", is_flag=True, help="Decode although the base model differs.")
+@arg.limit_option
 @arg.running_options
-def command(source: str, output: str, running: arg.Running, **settings: Any) -> None:
+def command(source: str, output: str, running: arg.Running, limits: dict[str, float], **settings: Any) -> None:
     """Decode a .vov file into a video, an image or a numbered sequence (frames/%05d.png).
 
     IN.vov is a file, or - for a pipe.
     """
     checked_source = check_source(source)
     target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
-    options = DecodeOptions(**settings, device=running.device, threads=running.threads, overwrite=may_overwrite)
+    options = DecodeOptions(
+        **settings,
+        device=running.device,
+        threads=running.threads,
+        overwrite=may_overwrite,
+        limits=DecodeLimits(**limits),
+        approve=lambda cost: ask(f"{cost}. Go on?"),
+    )
     with open_progress(running) as listener:
         from vovcodec.codec.decode import decode
 

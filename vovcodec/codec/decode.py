@@ -10,8 +10,12 @@ from pathlib import Path
 
 import torch
 
+from vovcodec.backbone.memory import free_memory_bytes
+from vovcodec.backbone.registry import pick_device
 from vovcodec.codec.check import drift_db
+from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.models import memory_notice
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
 from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
@@ -44,6 +48,7 @@ def decode(
     if options.threads:
         torch.set_num_threads(options.threads)
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    require_within(stream, options.limits)
     header = stream.header
     first, last = _frame_range(header, options)
     wanted = [s for s in stream.segments if s.first_frame < last and s.first_frame + s.n_frames > first]
@@ -52,6 +57,19 @@ def decode(
     if options.steps and options.steps > longest:
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
     n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in wanted)
+    device = pick_device(options.device)
+    require_affordable(
+        decode_cost(header, wanted, steps=options.steps),
+        options.limits,
+        device=device,
+        free_bytes=free_memory_bytes(device),
+        n_threads=options.threads,
+        approve=options.approve,
+    )
+    n_frames = max(segment.n_frames for segment in wanted)
+    size = {"n_frames": n_frames, "width": header.coded_width, "height": header.coded_height}
+    if needed := memory_notice(header.backbone_id, header.precision, device, **size):
+        listener.note(needed)
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
@@ -67,7 +85,7 @@ def decode(
     )
     drifts: list[float] = []
     try:
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        backbone = load_matching_backbone(header, device=device, force=options.force)
         adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
         listener.stage("decoding", n_total)
         n_written = 0

@@ -12,7 +12,7 @@ import torch
 
 from vovcodec import __version__
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone
+from vovcodec.backbone.registry import load_backbone, pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -26,6 +26,7 @@ from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
+from vovcodec.codec.models import memory_notice
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
@@ -93,12 +94,18 @@ def encode(
                 spool.append(resize_frames(frame, width, height))
             for notice in reader.notices:
                 listener.note(notice)
+            device = pick_device(options.device)
+            n_frames = min(preset.geometry.segment_frames, spool.n_frames)
+            precision = preset.backbone.precision
+            needed = memory_notice(preset.backbone.id, precision, device, n_frames=n_frames, width=width, height=height)
+            if needed:
+                listener.note(needed)
             backbone = load_backbone(
                 preset.backbone.id,
                 path=preset.backbone.path,
                 revision=preset.backbone.revision,
-                device=options.device,
-                precision=preset.backbone.precision,
+                device=device,
+                precision=precision,
             )
             caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
             job = _Job(options, preset, backbone, info, spool, caption, listener)
