@@ -12,7 +12,7 @@ import torch
 
 from vovcodec.backbone.memory import free_memory_bytes
 from vovcodec.backbone.registry import pick_device
-from vovcodec.codec.check import drift_db
+from vovcodec.codec.check import LEAST_AGREEMENT_DB, drift_db
 from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.models import memory_notice
@@ -134,10 +134,10 @@ def decode(
 def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListener) -> None:
     if not drifts:
         listener.warn("the file carries no check section: nothing to verify")
-    elif min(drifts) < 40.0:
+    elif min(drifts) < LEAST_AGREEMENT_DB:
         listener.warn(
-            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected 40 or "
-            "more): another model, precision or a fault"
+            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected "
+            f"{LEAST_AGREEMENT_DB:g} or more): another model, precision or a fault"
         )
     elif math.isinf(min(drifts)):
         listener.note("verified: the thumbnails are equal")
