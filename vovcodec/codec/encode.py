@@ -35,7 +35,7 @@ from vovcodec.codec.segment import encode_segment
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, Adaptation, Segment, StreamHeader, VovFile, parse, serialize
-from vovcodec.errors import Interrupted, UsageError, VovError
+from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
@@ -110,7 +110,10 @@ def encode(
             caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
             job = _Job(options, preset, backbone, info, spool, caption, listener)
             stream, quality, n_evaluations = job.run()
-            stream = write_checked(target, stream, overwrite=options.overwrite)
+            try:
+                stream = write_checked(target, stream, overwrite=options.overwrite)
+            except (MediaError, OutputExistsError) as error:
+                raise type(error)(f"{error}; {job.kept} for the same command with another output") from None
             job.state.discard()
     sections = section_sizes(stream)
     size_bytes = sum(sections.values())
@@ -276,13 +279,15 @@ class _Job:
                 listener=self.listener,
             )
         except KeyboardInterrupt:
-            problem = self.state.problem
-            kept = f"nothing is kept: {problem}" if problem else "the work so far is kept"
-            raise Interrupted(f"stopped; {kept}") from None
+            raise Interrupted(f"stopped; {self.kept}") from None
         result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
-        if len(self.segments) > 1:
-            self._keep(*result)
+        self._keep(*result)
         return result
+
+    @property
+    def kept(self) -> str:
+        """Whether an encode that cannot go on can be continued, in words."""
+        return f"nothing is kept: {self.state.problem}" if self.state.problem else "the work so far is kept"
 
     def _keep(self, segment: Segment, psnr_db: float, ssim: float, n_evaluations: int) -> None:
         """A finished segment as a one-segment stream, its figures as a JSON line before it."""
