@@ -10,11 +10,12 @@ MEDIA ?=
 BENCH_DIR ?= runs/bench
 PRESET ?= pocket
 MINUTES ?= 60
+INPUTS ?= 1000000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd tune clean
+.PHONY: help setup demo test test-slow test-gpu lint fuzz bench bench-rd tune clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +42,10 @@ test-gpu: setup  ## the tests that need a CUDA device
 
 lint: setup  ## ruff
 	$(BIN)/python -m ruff check .
+
+fuzz: setup  ## INPUTS changed inputs for every reader; COVERAGE=1 steers by covered lines (atheris, Linux)
+	$(if $(COVERAGE),$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]')
+	$(BIN)/python tests/fuzz.py --inputs $(INPUTS) $(if $(COVERAGE),--coverage)
 
 bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a table and TSV in $(BENCH_DIR)/
 	$(BIN)/python -m vovcodec.demo.bench -o $(BENCH_DIR) --effort $(EFFORT) $(MEDIA)

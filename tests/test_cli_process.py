@@ -48,7 +48,7 @@ def start(verb: str, *arguments: str, **pipes) -> subprocess.Popen:
     """`vov decode ARGUMENTS` with the pretended codec."""
     script = COPYING_CODEC.replace("{verb}", verb)
     command = [sys.executable, "-c", script, "decode", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, **pipes)
+    return subprocess.Popen(command, **({"stderr": subprocess.PIPE} | pipes))
 
 
 @pytest.mark.parametrize(

@@ -81,23 +81,41 @@ def main() -> NoReturn:
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    _occupy_closed_streams()
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = code or MediaError.exit_code
-    if code == MediaError.exit_code:
-        # A reader that left would make the interpreter's own last flush complain.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = code or MediaError.exit_code
+        except OSError as error:
+            if not code:
+                _tell(f"vov: standard output: {error.strerror}")
+            code = code or MediaError.exit_code
+        if code == MediaError.exit_code:
+            # What could not be written would make the interpreter's own last flush complain.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _occupy_closed_streams() -> None:
+    """A parent may have closed standard streams: the next file opened would then get their number, and whatever is
+    written to standard error would land in it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code. Never raises an error."""
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
-        with _sigterm_interrupts(), root.make_context("vov", list(arguments)) as context:
+        with _signals_interrupt(), root.make_context("vov", list(arguments)) as context:
             root.invoke(context)
         return 0
     except click.exceptions.Exit as stop:
@@ -119,6 +137,12 @@ def run(arguments: Sequence[str]) -> int:
     except VovError as error:
         _tell(f"vov: {error}")
         return error.exit_code
+    except OSError as error:
+        # Not ours to mend and no bug: a full disk under standard output, a file that vanished.
+        if verbose:
+            traceback.print_exc()
+        _tell(f"vov: {error.filename or 'input or output'}: {error.strerror or error}")
+        return MediaError.exit_code
     except Exception as error:
         if verbose:
             traceback.print_exc()
@@ -129,23 +153,27 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _tell(message: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Lets SIGTERM stop a job the way Ctrl-C does: state kept, exit code 130."""
+def _signals_interrupt() -> Iterator[None]:
+    """Lets SIGTERM, and SIGHUP of a terminal that closes, stop a job the way Ctrl-C does: state kept, exit code 130.
+
+    A SIGHUP that is ignored (nohup) stays so.
+    """
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: the host program owns the signals
-        yield
-        return
+    previous = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: the host program owns the signals
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if number not in previous and signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -23,11 +23,13 @@ __all__ = [
     "ProgressStyle",
     "Running",
     "grouped_option",
+    "limit_option",
     "parse_audio",
     "parse_byte_count",
     "parse_device",
     "parse_factor",
     "parse_frame_rate",
+    "parse_limit",
     "parse_merge",
     "parse_output_size",
     "parse_rate",
@@ -141,6 +143,18 @@ def parse_device(text: str) -> str:
     return text
 
 
+def parse_limit(text: str) -> tuple[str, float]:
+    """(name, value) from `frames=1000`, `memory=8G`, `hours=0.5`; the names are the fields of `DecodeLimits`."""
+    from vovcodec.codec.options import DecodeLimits
+
+    names = [each.name for each in fields(DecodeLimits)]
+    name, _, value = text.partition("=")
+    if name not in names:
+        raise ValueError(f"{text!r} is not NAME=VALUE with a name of {', '.join(names)}")
+    number = parse_rate(value)
+    return name, number if name == "hours" else int(number)
+
+
 class Parsed(click.ParamType):
     """A click type from a parser and the name shown in the help."""
 
@@ -184,6 +198,19 @@ class GroupedCommand(click.Command):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--limit`, which may be given several times; the command receives a dict `limits`."""
+    return grouped_option(
+        "Running",
+        "--limit",
+        "limits",
+        type=Parsed(parse_limit, "NAME=N"),
+        multiple=True,
+        callback=lambda context, parameter, given: dict(given),
+        help="Refuse files above it: memory=8G, hours=2, frames, side, segments, vector, atoms, evaluations, caption.",
+    )(function)
 
 
 class ProgressStyle(StrEnum):

@@ -10,8 +10,8 @@ import click
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
-from vovcodec.cli.targets import check_source, check_target, is_pipe
-from vovcodec.codec.options import DecodeOptions
+from vovcodec.cli.targets import ask, check_source, check_target, is_pipe
+from vovcodec.codec.options import DecodeLimits, DecodeOptions
 from vovcodec.errors import FormatError
 
 __all__ = ["command"]
@@ -33,16 +33,31 @@ _size = arg.Parsed(arg.parse_output_size, "WxH|coded|source")
 @_running("--verify", is_flag=True, help="Compare with what the encoder saw and report the drift.")
 @_running("--strict", is_flag=True, help="Refuse a damaged file; else what is left is decoded, exit code 4.")
 @_running("--force", is_flag=True, help="Decode although the base model differs.")
+@arg.limit_option
 @arg.running_options
 @click.pass_context
-def command(context: click.Context, source: str, output: str, running: arg.Running, **settings: Any) -> None:
+def command(
+    context: click.Context,
+    source: str,
+    output: str,
+    running: arg.Running,
+    limits: dict[str, float],
+    **settings: Any,
+) -> None:
     """Decode a .vov file into a video, an image or a numbered sequence (frames/%05d.png).
 
     IN.vov is a file, or - for a pipe.
     """
     checked_source = check_source(source)
     target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
-    options = DecodeOptions(**settings, device=running.device, threads=running.threads, overwrite=may_overwrite)
+    options = DecodeOptions(
+        **settings,
+        device=running.device,
+        threads=running.threads,
+        overwrite=may_overwrite,
+        limits=DecodeLimits(**limits),
+        approve=lambda cost: ask(f"{cost}. Go on?"),
+    )
     with open_progress(running) as listener:
         from vovcodec.codec.decode import decode
 

@@ -20,17 +20,21 @@ __all__ = ["command"]
 @click.command(cls=arg.GroupedCommand, short_help="Show what is in .vov files; several make a table.")
 @click.argument("sources", metavar="IN.vov…", nargs=-1, required=True)
 @click.option("--check", is_flag=True, help="Also decode all that is coded (checksums are always verified).")
+@arg.limit_option
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON: one object, or a list for several files.")
 @click.pass_context
-def command(context: click.Context, sources: tuple[str, ...], check: bool, as_json: bool) -> None:
+def command(
+    context: click.Context, sources: tuple[str, ...], check: bool, limits: dict[str, float], as_json: bool
+) -> None:
     """Show what is in .vov files; several make a table. IN.vov is a file, or - for a pipe."""
     from vovcodec.codec.inspect import inspect
+    from vovcodec.codec.options import DecodeLimits
 
     found: list[dict[str, Any]] = []
     first_failure: VovError | None = None
     for source in sources:
         try:
-            found.append(inspect(check_source(source), verify=check))
+            found.append(inspect(check_source(source), verify=check, limits=DecodeLimits(**limits)))
         except VovError as error:
             name = "" if source in str(error) else f"{source}: "
             print(f"vov: {name}{error}", file=sys.stderr)
@@ -49,7 +53,8 @@ def command(context: click.Context, sources: tuple[str, ...], check: bool, as_js
 
 
 def _details(found: dict[str, Any]) -> str:
-    parts = [f"{found['file']}\n{format_report(found['summary'])}", "\n".join(found["lines"])]
+    head = f"{found['file']}\n{format_report(found['summary'])}"
+    parts = [head, f"decoding\n{format_report(found['decoding'], '  ')}", "\n".join(found["lines"])]
     if "check" in found:
         parts.append("check passed: " + ", ".join(f"{what} {count}" for what, count in found["check"].items()))
     return "\n\n".join(parts)

@@ -22,6 +22,7 @@ _LABELS = {
     "bpp": ("bits per pixel", "{:.5f}"),
     "n_frames": ("frames", "{}"),
     "n_network_evaluations": ("network evaluations", "{:,}"),
+    "tflop_per_evaluation": ("each about", "{:.3g} TFLOP"),
     "encode_s": ("encode time", "{:.1f} s"),
     "decode_s": ("decode time", "{:.1f} s"),
     "scale_s": ("scale time", "{:.1f} s"),
@@ -46,9 +47,9 @@ def print_report(report: Any, running: Running, *, data_on_stdout: bool) -> None
     print(text, file=stream, flush=True)
 
 
-def format_report(content: Mapping[str, Any]) -> str:
+def format_report(content: Mapping[str, Any], indent: str = "") -> str:
     """The fields of a report in words and units, one per line; empty ones are left out."""
-    return format_mapping(dict(_human(name, value) for name, value in content.items() if _is_shown(value)))
+    return format_mapping(dict(_human(name, value) for name, value in content.items() if _is_shown(value)), indent)
 
 
 def to_plain(value: Any) -> Any:
@@ -97,8 +98,10 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _human(name: str, value: Any) -> tuple[str, Any]:
-    if name == "peak_memory_bytes":
+    if name in ("peak_memory_bytes", "memory_bytes"):
         return "peak memory", f"{value / 1e9:.2f} GB"
+    if name == "hours_on_this_cpu":
+        return "time on this CPU", f"about {value:.1f} hours" if value >= 1 else f"about {3600 * value:.0f} s"
     if name == "frame_rate":
         return "frame rate", f"{float(value):.6g} fps" if value else "still image"
     if name == "sections":

@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vovcodec.backbone.memory import free_memory_bytes
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.codec.check import drift_db
+from vovcodec.backbone.registry import pick_device
+from vovcodec.codec.check import LEAST_AGREEMENT_DB, drift_db
+from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.models import memory_notice
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
@@ -60,6 +64,7 @@ def decode_stream(
     started = time.monotonic()
     if options.threads:
         torch.set_num_threads(options.threads)
+    require_within(stream, options.limits)
     header = stream.header
     first, last = _frame_range(header, options)
     wanted = list(spans(stream, first, last))
@@ -74,6 +79,19 @@ def decode_stream(
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
     n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in segments)
     track, rate = track_of(stream, listener), frame_rate_of(header)
+    device = pick_device(options.device)
+    require_affordable(
+        decode_cost(header, segments, steps=options.steps),
+        options.limits,
+        device=device,
+        free_bytes=free_memory_bytes(device),
+        n_threads=options.threads,
+        approve=options.approve,
+    )
+    n_frames = max(segment.n_frames for segment in segments)
+    size = {"n_frames": n_frames, "width": header.coded_width, "height": header.coded_height}
+    if needed := memory_notice(header.backbone_id, header.precision, device, **size):
+        listener.note(needed)
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
@@ -91,7 +109,7 @@ def decode_stream(
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)
     try:
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        backbone = load_matching_backbone(header, device=device, force=options.force)
         adapters = Adapters(backbone)
         listener.stage("decoding", n_total)
         for segment, begin, end in wanted:
@@ -171,10 +189,10 @@ def _why_nothing_is_left(stream: VovFile) -> FormatError:
 def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListener) -> None:
     if not drifts:
         listener.warn("the file carries no check section: nothing to verify")
-    elif min(drifts) < 40.0:
+    elif min(drifts) < LEAST_AGREEMENT_DB:
         listener.warn(
-            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected 40 or "
-            "more): another model, precision or a fault"
+            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected "
+            f"{LEAST_AGREEMENT_DB:g} or more): another model, precision or a fault"
         )
     elif math.isinf(min(drifts)):
         listener.note("verified: the thumbnails are equal")

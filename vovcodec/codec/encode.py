@@ -12,7 +12,7 @@ import torch
 
 from vovcodec import __version__
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone
+from vovcodec.backbone.registry import load_backbone, pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -26,6 +26,7 @@ from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
+from vovcodec.codec.models import memory_notice
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
@@ -35,7 +36,7 @@ from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
-from vovcodec.errors import Interrupted, UsageError, VovError
+from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
@@ -104,17 +105,26 @@ def encode(
                 listener.note("the input has no sound to keep")
             for notice in reader.notices:
                 listener.note(notice)
+            device = pick_device(options.device)
+            n_frames = min(preset.geometry.segment_frames, spool.n_frames)
+            precision = preset.backbone.precision
+            needed = memory_notice(preset.backbone.id, precision, device, n_frames=n_frames, width=width, height=height)
+            if needed:
+                listener.note(needed)
             backbone = load_backbone(
                 preset.backbone.id,
                 path=preset.backbone.path,
                 revision=preset.backbone.revision,
-                device=options.device,
-                precision=preset.backbone.precision,
+                device=device,
+                precision=precision,
             )
             caption = resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
             job = _Job(options, preset, backbone, info, spool, detector.cuts(), track, caption, listener)
             stream, quality, n_evaluations = job.run()
-            stream = write_checked(target, stream, overwrite=options.overwrite)
+            try:
+                stream = write_checked(target, stream, overwrite=options.overwrite)
+            except (MediaError, OutputExistsError) as error:
+                raise type(error)(f"{error}; {job.kept} for the same command with another output") from None
             job.state.discard()
     sections = section_sizes(stream)
     size_bytes = sum(sections.values())
@@ -288,13 +298,15 @@ class _Job:
                 listener=self.listener,
             )
         except KeyboardInterrupt:
-            problem = self.state.problem
-            kept = f"nothing is kept: {problem}" if problem else "the work so far is kept"
-            raise Interrupted(f"stopped; {kept}") from None
+            raise Interrupted(f"stopped; {self.kept}") from None
         result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
-        if len(self.segments) > 1:
-            self._keep(*result)
+        self._keep(*result)
         return result
+
+    @property
+    def kept(self) -> str:
+        """Whether an encode that cannot go on can be continued, in words."""
+        return f"nothing is kept: {self.state.problem}" if self.state.problem else "the work so far is kept"
 
     def _keep(self, segment: Segment, psnr_db: float, ssim: float, n_evaluations: int) -> None:
         """A finished segment as a one-segment stream, its figures as a JSON line before it."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vovcodec.codec.limits import decode_cost, require_within
+from vovcodec.codec.options import DecodeLimits
 from vovcodec.codec.sound import audio_summary
 from vovcodec.container import Segment, VovFile, audio_of, describe, describe_lines, read_vov
 from vovcodec.errors import FormatError
@@ -14,23 +17,26 @@ from vovcodec.errors import FormatError
 if TYPE_CHECKING:
     from vovcodec.backbone.geometry import LatentGeometry
 
-__all__ = ["check", "inspect", "summary"]
+__all__ = ["check", "decoding", "inspect", "summary"]
 
 
-def inspect(source: str | Path, *, verify: bool = False) -> dict[str, Any]:
+def inspect(source: str | Path, *, verify: bool = False, limits: DecodeLimits | None = None) -> dict[str, Any]:
     """Everything in the file as plain data.
 
     source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC-32 is always verified.
-    Returns `file`, `summary` (see there), `content` (field by field), `lines` (the same for people) and, with
-    `verify`, `check`.
-    Raises FormatError for a damaged file, MediaError where it cannot be read.
+    limits: what the file may have.
+    Returns `file`, `summary` (see there), `decoding` (what it would take), `content` (field by field), `lines` (the
+    same for people) and, with `verify`, `check`.
+    Raises FormatError for a damaged file or one above the limits, MediaError where it cannot be read.
     """
     opened = sys.stdin.buffer if str(source) == "-" else source
     # A check goes on after the first fault, to tell how much of the file is lost.
     stream = read_vov(opened, tolerant=verify)
+    require_within(stream, limits or DecodeLimits())
     checked = {"check": check(stream)} if verify else {}
     content, lines = describe(stream), describe_lines(stream)
-    return {"file": str(source), "summary": summary(stream), "content": content, "lines": lines, **checked}
+    found = {"file": str(source), "summary": summary(stream), "decoding": decoding(stream)}
+    return {**found, "content": content, "lines": lines, **checked}
 
 
 def summary(stream: VovFile) -> dict[str, Any]:
@@ -68,6 +74,21 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "caption": stream.caption or "",
         "edits": len(stream.history) or None,
     }
+
+
+def decoding(stream: VovFile) -> dict[str, Any]:
+    """What decoding the whole file would take: estimates, see `backbone.cost` for what they rest on.
+
+    n_network_evaluations; tflop_per_evaluation: of the mean one; memory_bytes: at the peak; hours_on_this_cpu: with all
+    its threads. The last three are missing for a model that this version does not know.
+    """
+    cost = decode_cost(stream.header, stream.segments)
+    taken: dict[str, Any] = {"n_network_evaluations": cost.n_evaluations}
+    if cost.flop is not None and cost.n_evaluations:
+        taken["tflop_per_evaluation"] = cost.flop / cost.n_evaluations / 1e12
+        taken["memory_bytes"] = cost.memory_bytes
+        taken["hours_on_this_cpu"] = cost.hours("cpu", os.cpu_count() or 1)
+    return taken
 
 
 def check(stream: VovFile) -> dict[str, int | str]:

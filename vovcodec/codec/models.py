@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vovcodec.errors import ModelError
 
-__all__ = ["memory_report", "model_status"]
+__all__ = ["memory_notice", "memory_report", "model_status"]
 
 
 def model_status(backbone_id: str, path: str | Path | None = None, revision: str | None = None) -> tuple[bool, str]:
@@ -26,9 +26,24 @@ def model_status(backbone_id: str, path: str | Path | None = None, revision: str
     return True, str(folder.path)
 
 
-def memory_report(device: str, precision: str = "bfloat16") -> dict[str, str]:
-    """What every hub model needs on `device` and what is free there, one line per model at its usual size."""
+def memory_notice(backbone_id: str, precision: str, device: str, **size: int) -> str | None:
+    """What a hub model needs for segments of `size` (as in `memory_needed`) and what is free, to be said before it is
+    loaded; None for the embedded one."""
     from vovcodec.backbone.catalog import CATALOG
     from vovcodec.backbone.memory import memory_line
 
+    facts = CATALOG.get(backbone_id)
+    return memory_line(facts, precision, device, **size) if facts else None
+
+
+def memory_report(device: str, precision: str = "bfloat16") -> dict[str, str]:
+    """What every hub model needs on `device` and what is free there, one line per model at its usual size.
+
+    Loads torch, to see what devices there are.
+    """
+    from vovcodec.backbone.catalog import CATALOG
+    from vovcodec.backbone.memory import memory_line
+    from vovcodec.backbone.registry import pick_device
+
+    device = pick_device(device)
     return {name: memory_line(facts, precision, device) for name, facts in CATALOG.items()}

@@ -7,6 +7,7 @@ the preset or the input decides".
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, Literal
 from vovcodec.errors import UsageError
 
 __all__ = [
+    "Approve",
+    "DecodeLimits",
     "DecodeOptions",
     "DecodeReport",
     "EditOptions",
@@ -24,6 +27,9 @@ __all__ = [
     "ScaleOptions",
     "ScaleReport",
 ]
+
+Approve = Callable[[str], bool]
+"""Asked with one line that says what a decode will take; whether to go on."""
 
 _SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
 _RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
@@ -159,6 +165,26 @@ class EncodeReport:
 
 
 @dataclass(frozen=True)
+class DecodeLimits:
+    """What one file may have or take; `codec.limits` enforces it. The defaults of the counts are the format's bounds.
+
+    side: px, of source and coded frames. frames, segments: of the stream. caption: bytes of UTF-8 of one caption.
+    vector: symbols of one vector. atoms: of one segment. evaluations: of the network, all segments of the file.
+    memory: bytes; None = what is free on the device. hours: of the whole decode, as estimated.
+    """
+
+    side: int = 16_384
+    frames: int = 10_000_000
+    segments: int = 32_768
+    caption: int = 8192
+    vector: int = 1 << 24
+    atoms: int = 500_000
+    evaluations: int = 32_768_000
+    memory: int | None = None
+    hours: float = 24.0
+
+
+@dataclass(frozen=True)
 class DecodeOptions:
     """Settings of one decode.
 
@@ -167,6 +193,8 @@ class DecodeOptions:
     verify: compare with the file's check section. force: decode although the base model differs.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
     strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
+    limits: what the file may have and take. approve: asked before more memory or time than that is spent; None = the
+        file is then refused.
 
     Raises UsageError for values that can never make sense.
     """
@@ -182,6 +210,8 @@ class DecodeOptions:
     threads: int | None = None
     container: str | None = None
     strict: bool = False
+    limits: DecodeLimits = DecodeLimits()
+    approve: Approve | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")

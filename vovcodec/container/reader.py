@@ -294,7 +294,8 @@ class _Reading:
             from_back += group_size
             first_frame += n_frames
         try:
-            if self.read_tail(index_offset - index.tail_size) != index_offset:
+            tail_start = index_offset - index.tail_size
+            if tail_start < self.header_end or self.read_tail(tail_start) != index_offset:
                 raise BadIndex(f"index: it does not agree with the sections before it; {FETCH_AGAIN}")
         except FormatError as error:
             self.damage.append((None, error))
