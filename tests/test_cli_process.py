@@ -60,6 +60,8 @@ def start(verb: str, *arguments: str, **pipes) -> subprocess.Popen:
         ["info", str(GOLDEN)],
         ["encode", "missing.mp4", "-o", "out.vov", "--size", "nonsense"],
         ["encode", "missing.mp4", "-o", "out.vov"],
+        ["edit", "--help"],
+        ["edit", str(GOLDEN), "-o", "out.vov", "--strength", "much"],
         ["presets"],
     ],
     ids=lambda arguments: " ".join(arguments[:2])[:20],

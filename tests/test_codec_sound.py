@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from tiny_clips import flash_and_click, write_event_clip
+from event_clips import flash_and_click, write_event_clip
 
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode

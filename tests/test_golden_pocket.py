@@ -1,7 +1,8 @@
-"""A real file made with the shipped weights: it must decode, here and in every later version.
+"""Real files made with the shipped weights: they must decode, here and in every later version.
 
-Made with: vov encode coffee.png -o v0.3-pocket.vov --effort fast --bytes 300 --caption "…", from scikit-image's
-`coffee.png` (CC0) at 96x64.
+`v0.3-pocket.vov` was made with: vov encode coffee.png -o v0.3-pocket.vov --effort fast --bytes 300 --caption "…", from
+scikit-image's `coffee.png` (CC0) at 96x64; `v0.3-edited.vov` from it with: vov edit v0.3-pocket.vov
+--merge v0.3-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vovcodec.codec.decode import decode
 from vovcodec.codec.options import DecodeOptions
@@ -18,17 +20,39 @@ from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
 GOLDEN = Path(__file__).parent / "golden" / "v0.3-pocket.vov"
+EDITED = GOLDEN.with_name("v0.3-edited.vov")
 SHAPE = (1, 64, 1, 8, 12)
 
 
-def test_everything_that_is_parsed_is_exact():
-    stream = read_vov(GOLDEN)
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (GOLDEN, "df6617e225ffca46f463223cc540492cc1e86e504860bc3e60b55320a2c726cd"),
+        (EDITED, "1208ee24cb5917caf7e64ee53364bea2c2f170ce01c6fb206e98cdb42f7b5e47"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_everything_that_is_parsed_is_exact(path, expected):
+    stream = read_vov(path)
     segment = stream.segments[0]
-    digest = hashlib.sha256(theta_of(*segment.updates(stream.header.adaptation)).tobytes())
+    digest = hashlib.sha256()
+    for update in segment.updates(stream.header.adaptation):
+        digest.update(theta_of(update).tobytes())
     for positions, signs in segment_atoms(stream.header, segment, SHAPE):
         digest.update(positions.astype("<i8").tobytes() + signs.tobytes())
     digest.update(np.array(plan_of_segment(stream.header, segment).times).tobytes())
-    assert digest.hexdigest() == "df6617e225ffca46f463223cc540492cc1e86e504860bc3e60b55320a2c726cd"
+    assert digest.hexdigest() == expected
+
+
+def test_what_an_edit_stored():
+    before, after = read_vov(GOLDEN), read_vov(EDITED)
+    segment = after.segments[0]
+    updates = segment.updates(after.header.adaptation)
+    assert [update.adaptation.strength for update in updates] == [1.5, -0.25]
+    assert {update.vector for update in updates} == {before.segments[0].vector}
+    assert segment.atoms.counts == before.segments[0].atoms.counts[: len(segment.atoms.counts)]
+    assert (segment.generation.n_injections, segment.check, after.caption) == (27, None, "a bowl of soup")
+    assert [entry["edit"] for entry in after.history] == ["strength", "merge", "caption", "keep-structure"]
 
 
 def test_the_picture_is_what_the_encoder_saw(tmp_path):
