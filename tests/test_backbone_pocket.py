@@ -12,7 +12,7 @@ from tiny_models import save_tiny_pocket
 
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
-from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder, inter_blocks, intra_blocks
+from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
 from vovcodec.errors import ModelError

@@ -10,9 +10,9 @@ import hypothesis
 import numpy as np
 import pytest
 from container_samples import steering_only
+from event_clips import RATE, flash_and_click, write_event_clip
 from hypothesis import given
 from hypothesis import strategies as st
-from event_clips import RATE, flash_and_click, write_event_clip
 
 from vovcodec.container import AudioTrack, RawSection, audio_of, audio_section, parse, serialize
 from vovcodec.container.errors import BadAudio, FieldOutOfRange

@@ -62,7 +62,9 @@ def test_the_decoded_noise_reaches_what_the_search_promised(n_entries, n_bits):
     z = book.combine(path)
     assert z.dtype == np.float32 and np.mean(z**2) == pytest.approx(1.0, rel=1e-5)
     # In a frame that is not orthogonal the sum's norm is not exactly √b.
-    assert float(z @ residual.numpy()) == pytest.approx(value / math.sqrt(n_bits), rel=1e-4 if n_entries == 4096 else 0.1)
+    assert float(z @ residual.numpy()) == pytest.approx(
+        value / math.sqrt(n_bits), rel=1e-4 if n_entries == 4096 else 0.1
+    )
 
 
 def test_a_bit_of_the_path_buys_more_than_a_bit_of_a_position():

@@ -189,7 +189,11 @@ def steering_vectors() -> dict[str, list[dict]]:
             }
         )
     paths = []
-    for address, n_entries, n_bits, memory in [((0, 0, 0), 64, 9, 3), ((7, 1, 2), 2100, 300, 12), ((5, 0, 3), 999, 1, 16)]:
+    for address, n_entries, n_bits, memory in [
+        ((0, 0, 0), 64, 9, 3),
+        ((7, 1, 2), 2100, 300, 12),
+        ((5, 0, 3), 999, 1, 16),
+    ]:
         path = (signs(Stream(2, Purpose.STEP_SIGNS, (n_bits,)), n_bits) < 0).astype(np.uint8)
         z = TrellisCodebook(*address, n_entries, memory).combine(path)
         paths.append(

@@ -71,9 +71,7 @@ def position_efficiency(n_entries: int, n_bits: float, n_residuals: int) -> Effi
         order = top.sort().values
         z = book.combine(order.numpy(), scores[order].sign().numpy().astype(np.int8))
         gained.append(float(z @ residual.numpy()) ** 2 / (2 * math.log(2) * bits))
-    return Efficiency(
-        "signed positions", n_entries, bits, float(np.mean(gained)), spent / n_residuals, n_residuals
-    )
+    return Efficiency("signed positions", n_entries, bits, float(np.mean(gained)), spent / n_residuals, n_residuals)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,10 +89,13 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(position_efficiency(n_entries, n_bits, options.residuals))
             rows += [path_efficiency(n_entries, n_bits, memory, options.residuals) for memory in options.memory]
             for row in rows[-1 - len(options.memory) :]:
-                print(f"{row.code:20} N {row.n_entries:7} {row.bits:6.0f} bits: {row.efficiency:.3f}  {row.search_s:.3f} s")
+                size = f"N {row.n_entries:7} {row.bits:6.0f} bits"
+                print(f"{row.code:20} {size}: {row.efficiency:.3f}  {row.search_s:.3f} s")
     if options.out:
         lines = ["\t".join(f.name for f in fields(Efficiency))]
-        lines += ["\t".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in asdict(row).values()) for row in rows]
+        lines += [
+            "\t".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in asdict(row).values()) for row in rows
+        ]
         options.out.write_text("\n".join(lines) + "\n")
     return 0
 

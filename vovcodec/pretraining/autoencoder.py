@@ -35,7 +35,7 @@ def _temporal_dct() -> torch.Tensor:
 
 
 def fit_basis(model: BlockTransformAutoencoder, corpus: Corpus, *, seed: int, n_batches: int = 150) -> None:
-    """Set the model's bases, damping and channel deviations from `n_batches` training batches (closed form, deterministic)."""
+    """Set bases, damping and channel deviations from `n_batches` training batches, in closed form; deterministic."""
     batches = [
         draw_batch(corpus, seed=seed, step=i, tokens_per_batch=1200, shapes=_BASIS_SHAPES).frames
         for i in range(n_batches)
