@@ -87,7 +87,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
     ],
 )
 def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
-    path = GOLDEN / f"v0.2-{file}.vov"
+    path = GOLDEN / f"v0.3-{file}.vov"
     assert run(["info", str(path), "--limit", limit]) == 4
     assert run(["decode", str(path), "-o", str(tmp_path / "out.mp4"), "--limit", limit]) == 4
     name, value = limit.split("=")
@@ -108,15 +108,15 @@ def test_without_flags_the_formats_own_bounds_hold():
 
 @pytest.mark.parametrize("text", ["frames", "frames=", "frames=-1", "pixels=3", "hours=nan", "=5"])
 def test_a_limit_that_is_none_is_a_usage_error(text):
-    assert run(["info", str(GOLDEN / "v0.2-vector.vov"), "--limit", text]) == 2
+    assert run(["info", str(GOLDEN / "v0.3-vector.vov"), "--limit", text]) == 2
 
 
 def test_info_says_what_decoding_takes(capsys):
-    assert run(["info", str(GOLDEN / "v0.2-pocket.vov")]) == 0
+    assert run(["info", str(GOLDEN / "v0.3-pocket.vov")]) == 0
     out = capsys.readouterr().out
     assert "network evaluations  17" in out and "peak memory" in out and "TFLOP" in out and "time on this CPU" in out
     # Of an unknown model only the evaluations are known.
-    assert run(["info", str(GOLDEN / "v0.2-segments.vov")]) == 0
+    assert run(["info", str(GOLDEN / "v0.3-segments.vov")]) == 0
     out = capsys.readouterr().out
     assert "network evaluations  15" in out and "TFLOP" not in out
 
