@@ -41,6 +41,13 @@ def corpus(target: str) -> list[bytes]:
             + bytes.fromhex(case["model"] + case["words"])
             for case in cases
         ]  # fmt: skip
+    if target == "path":
+        cases = json.loads((vectors / "steering.json").read_text())["trellis"]
+        return [
+            case["n_entries"].to_bytes(3, "big") + bytes([case["memory"] - 1, 1])
+            + case["n_bits"].to_bytes(2, "big") + bytes.fromhex(case["path_hex"])
+            for case in cases
+        ]  # fmt: skip
     if target == "atoms":
         cases = json.loads((vectors / "atoms.json").read_text())
         return [
@@ -193,7 +200,7 @@ def _sections_changed(data: bytes, other: bytes, rng: random.Random) -> bytes:
         elif kind == 7:
             sections.insert(rng.randrange(len(sections) + 1), (type_, payload))
         elif kind == 8:
-            sections[at] = (rng.choice((0, 1, 2, 3, 4, 5, 0x45, 0x81, 0x82, 0x90, 0xC5, 0xFF)), payload)
+            sections[at] = (rng.choice((0, 1, 2, 3, 4, 5, 0x43, 0x44, 0x45, 0x81, 0x82, 0x90, 0xC5, 0xFF)), payload)
         elif kind == 9:
             sections.insert(rng.randrange(len(sections) + 1), (rng.randrange(1, 256), rng.randbytes(rng.randrange(9))))
         elif kind == 10:
@@ -234,10 +241,15 @@ def _content_changed(data: bytes, rng: random.Random) -> bytes:
 def _one_value_changed(stream: VovFile, rng: random.Random) -> VovFile:
     if rng.random() < 0.4 or not stream.segments:
         return dataclasses.replace(stream, header=_changed(stream.header, rng), layout=())
-    at = rng.randrange(len(stream.segments))
-    segments = list(stream.segments)
-    segments[at] = _changed(segments[at], rng)
-    return dataclasses.replace(stream, segments=tuple(segments), layout=())
+    if stream.extras and rng.random() < 0.2:
+        return dataclasses.replace(stream, extras=_one_changed(stream.extras, rng), layout=())
+    return dataclasses.replace(stream, segments=_one_changed(stream.segments, rng), layout=())
+
+
+def _one_changed(parts: tuple, rng: random.Random) -> tuple:
+    """Dataclasses, one of them changed."""
+    at = rng.randrange(len(parts))
+    return (*parts[:at], _changed(parts[at], rng), *parts[at + 1 :])
 
 
 def _changed(part, rng: random.Random):
@@ -253,9 +265,12 @@ def _changed(part, rng: random.Random):
     elif isinstance(value, bytes):
         value = _bytes_changed(value, value, rng)
     elif isinstance(value, str):
-        value = rng.choice(("", "x", value + "x", "none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "é森"))
+        value = rng.choice(("", "x", value + "x", "none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "trellis",
+                            "hadamard", "offset-philox", "é森"))  # fmt: skip
     elif isinstance(value, tuple) and value and isinstance(value[0], int):
         counts = list(value)
         counts[rng.randrange(len(counts))] = rng.choice(INTERESTING)
         value = tuple(counts[: rng.randrange(1, len(counts) + 1)])
+    elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        value = _one_changed(value, rng) if rng.random() < 0.8 else value * rng.choice((0, 2, 9))
     return dataclasses.replace(part, **{field.name: value})
