@@ -23,6 +23,7 @@ __all__ = ["corpus", "mutate"]
 HERE = Path(__file__).parent
 INTERESTING = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 33, 63, 64, 72, 127, 128, 200, 255, 256, 257, 777, 1000, 4096, 8191,
                8192, 16384, 32768, 65533, 65535, 65536, 131072, 500_000, 2**20, 2**24, 2**31, 2**32 - 1)  # fmt: skip
+REGISTERED = ("none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "trellis", "hadamard", "offset-philox")
 WORDS = ("backbone", "id", "pocket", "efforts", "fast", "rate", "bytes", "null", "~", "1e400", ".nan", "-1", "0x10",
          "1:30", "2020-01-01", "!!binary ", "!!set ", "!!python/name:os.system ", "&a", "*a", "<<: ", "? ", "[", "]",
          "{", "}", ": ", "\n", "\n  ", "---\n", "...", "'", '"', "|\n", "\t", "#", "9" * 5000, "[" * 500)  # fmt: skip
@@ -265,8 +266,7 @@ def _changed(part, rng: random.Random):
     elif isinstance(value, bytes):
         value = _bytes_changed(value, value, rng)
     elif isinstance(value, str):
-        value = rng.choice(("", "x", value + "x", "none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "trellis",
-                            "hadamard", "offset-philox", "é森"))  # fmt: skip
+        value = rng.choice(("", "x", value + "x", *REGISTERED, "é森"))
     elif isinstance(value, tuple) and value and isinstance(value[0], int):
         counts = list(value)
         counts[rng.randrange(len(counts))] = rng.choice(INTERESTING)

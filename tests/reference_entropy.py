@@ -1,4 +1,4 @@
-"""A second decoder for symbols, atoms and paths, written from FORMAT.md alone: slow, plain Python integers, no constriction.
+"""A second decoder for symbols, atoms and paths, written from FORMAT.md alone: slow, plain integers, no constriction.
 
 It exists so that the tests check the bytes against the specification and not against the encoder's own code.
 """

@@ -1,7 +1,8 @@
 """A second reader of `.vov` files, written from FORMAT.md alone (sections 1 to 11 and 16) with the standard library.
 
 It imports nothing from the package: where the two readers disagree about a file, one of them or the text is wrong.
-Symbols, atoms and paths are decoded by `reference_entropy.py` (sections 13 and 17 to 20), which stands apart from the package too.
+Symbols, atoms and paths are decoded by `reference_entropy.py` (sections 13 and 17 to 20), which stands apart from the
+package too.
 """
 
 from __future__ import annotations
