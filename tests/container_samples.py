@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vovcodec.container import (
     Adaptation,
+    AudioTrack,
     CodedAtoms,
     CodedIndices,
     CodedVector,
@@ -20,6 +21,7 @@ from vovcodec.container import (
     StreamHeader,
     VectorUpdate,
     VovFile,
+    audio_section,
     serialize,
 )
 
@@ -117,7 +119,23 @@ def merged() -> VovFile:
     return VovFile(head, segments, "a dog, a cat", history=history)
 
 
-SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments, "merged": merged}
+def trellis() -> VovFile:
+    """One segment steered by a path of 59 bits, whose first injection has none, with a sound of three packets."""
+    words = pattern(7, 12) + b"\xa0"
+    atoms = CodedAtoms(memory=9, counts=(0, 6, 20, 33), last_q=7, active_channels=3, words=words)
+    packets = (pattern(11, 13), b"", pattern(5, 14))
+    sound = AudioTrack(n_channels=2, start=960, packets=packets, durations=(2880, 2880, 7))
+    segment = Segment(index=0, n_frames=33, atoms=atoms)
+    return VovFile(header(has_audio=True), (segment,), "a swarm of bees", (audio_section(sound),))
+
+
+SAMPLES = {
+    "steering": steering_only,
+    "vector": vector_only,
+    "segments": three_segments,
+    "merged": merged,
+    "trellis": trellis,
+}
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():

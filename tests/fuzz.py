@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CRASHES = HERE / "crashes"
-WEIGHTS = {"file": 16, "symbols": 4, "atoms": 2, "preset": 1}
+WEIGHTS = {"file": 16, "symbols": 4, "atoms": 2, "path": 2, "preset": 1}
 MEMORY_BYTES, SECONDS = 3 << 30, 10
 POOL_MOST = 4000
 

@@ -23,6 +23,7 @@ __all__ = ["corpus", "mutate"]
 HERE = Path(__file__).parent
 INTERESTING = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 33, 63, 64, 72, 127, 128, 200, 255, 256, 257, 777, 1000, 4096, 8191,
                8192, 16384, 32768, 65533, 65535, 65536, 131072, 500_000, 2**20, 2**24, 2**31, 2**32 - 1)  # fmt: skip
+REGISTERED = ("none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "trellis", "hadamard", "offset-philox")
 WORDS = ("backbone", "id", "pocket", "efforts", "fast", "rate", "bytes", "null", "~", "1e400", ".nan", "-1", "0x10",
          "1:30", "2020-01-01", "!!binary ", "!!set ", "!!python/name:os.system ", "&a", "*a", "<<: ", "? ", "[", "]",
          "{", "}", ": ", "\n", "\n  ", "---\n", "...", "'", '"', "|\n", "\t", "#", "9" * 5000, "[" * 500)  # fmt: skip
@@ -39,6 +40,13 @@ def corpus(target: str) -> list[bytes]:
         return [
             len(case["symbols"]).to_bytes(2, "big") + bytes([len(case["model"]) // 2])
             + bytes.fromhex(case["model"] + case["words"])
+            for case in cases
+        ]  # fmt: skip
+    if target == "path":
+        cases = json.loads((vectors / "steering.json").read_text())["trellis"]
+        return [
+            case["n_entries"].to_bytes(3, "big") + bytes([case["memory"] - 1, 1])
+            + case["n_bits"].to_bytes(2, "big") + bytes.fromhex(case["path_hex"])
             for case in cases
         ]  # fmt: skip
     if target == "atoms":
@@ -193,7 +201,7 @@ def _sections_changed(data: bytes, other: bytes, rng: random.Random) -> bytes:
         elif kind == 7:
             sections.insert(rng.randrange(len(sections) + 1), (type_, payload))
         elif kind == 8:
-            sections[at] = (rng.choice((0, 1, 2, 3, 4, 5, 0x45, 0x81, 0x82, 0x90, 0xC5, 0xFF)), payload)
+            sections[at] = (rng.choice((0, 1, 2, 3, 4, 5, 0x43, 0x44, 0x45, 0x81, 0x82, 0x90, 0xC5, 0xFF)), payload)
         elif kind == 9:
             sections.insert(rng.randrange(len(sections) + 1), (rng.randrange(1, 256), rng.randbytes(rng.randrange(9))))
         elif kind == 10:
@@ -234,10 +242,15 @@ def _content_changed(data: bytes, rng: random.Random) -> bytes:
 def _one_value_changed(stream: VovFile, rng: random.Random) -> VovFile:
     if rng.random() < 0.4 or not stream.segments:
         return dataclasses.replace(stream, header=_changed(stream.header, rng), layout=())
-    at = rng.randrange(len(stream.segments))
-    segments = list(stream.segments)
-    segments[at] = _changed(segments[at], rng)
-    return dataclasses.replace(stream, segments=tuple(segments), layout=())
+    if stream.extras and rng.random() < 0.2:
+        return dataclasses.replace(stream, extras=_one_changed(stream.extras, rng), layout=())
+    return dataclasses.replace(stream, segments=_one_changed(stream.segments, rng), layout=())
+
+
+def _one_changed(parts: tuple, rng: random.Random) -> tuple:
+    """Dataclasses, one of them changed."""
+    at = rng.randrange(len(parts))
+    return (*parts[:at], _changed(parts[at], rng), *parts[at + 1 :])
 
 
 def _changed(part, rng: random.Random):
@@ -253,9 +266,11 @@ def _changed(part, rng: random.Random):
     elif isinstance(value, bytes):
         value = _bytes_changed(value, value, rng)
     elif isinstance(value, str):
-        value = rng.choice(("", "x", value + "x", "none", "ode", "eta", "snr", "shift", "qkv", "cyclic-shift", "é森"))
+        value = rng.choice(("", "x", value + "x", *REGISTERED, "é森"))
     elif isinstance(value, tuple) and value and isinstance(value[0], int):
         counts = list(value)
         counts[rng.randrange(len(counts))] = rng.choice(INTERESTING)
         value = tuple(counts[: rng.randrange(1, len(counts) + 1)])
+    elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+        value = _one_changed(value, rng) if rng.random() < 0.8 else value * rng.choice((0, 2, 9))
     return dataclasses.replace(part, **{field.name: value})

@@ -12,22 +12,27 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from vovcodec.codec.inspect import summary
-from vovcodec.container import Limits, VovFile, describe, describe_lines, parse, serialize
+from vovcodec.codec.plans import plan_of_segment
+from vovcodec.container import Limits, VovFile, audio_of, describe, describe_lines, parse, serialize
 from vovcodec.container.indices import unpack_indices
-from vovcodec.entropy.positions import decode_atoms
+from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.symbols import MAX_SYMBOL, decode_symbols
 from vovcodec.errors import FormatError, UsageError
 from vovcodec.presets import load_preset, resolve
-from vovcodec.sampling.schedule import ancestral_etas, snr_grid, time_grid
+from vovcodec.sampling.schedule import time_grid
+from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = ["TARGETS"]
 
 # Small, so that what would merely take long does not hide what goes wrong.
 LIMITS = Limits(max_expanded_bytes=4 * 2**20)
 LONGEST_VECTOR, MOST_ATOMS, MOST_POSITIONS = 2048, 1024, 1 << 22
+MOST_ENTRIES, MOST_NOISES = 1 << 14, 3
 
 
 def outcome(error: Exception) -> str:
@@ -58,8 +63,12 @@ def read_file(data: bytes) -> str:
 
 
 def decode_payloads(stream: VovFile) -> str:
-    """Symbols, atoms (for latents of 64 channels at strides 4 and 8), indices and times of every segment."""
+    """The sound; of every segment symbols, what steering chose (for latents of 64 channels at strides 4 and 8),
+    indices and times."""
     found = []
+    with contextlib.suppress(FormatError):
+        track = audio_of(stream)
+        assert track is None or len(track.packets) == len(track.durations) > 0
     for segment in stream.segments:
         try:
             check_segment(stream, segment)
@@ -73,24 +82,30 @@ def decode_payloads(stream: VovFile) -> str:
 
 def check_segment(stream: VovFile, segment) -> None:
     """Everything that a decoder would derive from one segment before it asks the network."""
-    header, atoms, vector = stream.header, segment.atoms, segment.vector
-    sampler = header.sampler
-    if vector is not None and header.adaptation.vector_length <= LONGEST_VECTOR:
-        check_symbols(vector.model, vector.words, header.adaptation.vector_length)
+    header, atoms, sampler = stream.header, segment.atoms, stream.header.sampler
+    for update in segment.updates(header.adaptation):
+        if update.adaptation.vector_length <= LONGEST_VECTOR:
+            check_symbols(update.vector.model, update.vector.words, update.adaptation.vector_length)
     if segment.importance is not None and sampler.n_steps is not None:
         unpack_indices(segment.importance.indices, sampler.n_steps - 1, segment.importance.log2_candidates)
-    times = time_grid(sampler.n_steps, sampler.shift_q8) if sampler.n_steps else None
-    if atoms is not None:
-        shape = (1, 64, 1 + (segment.n_frames - 1) // 4, header.coded_height // 8, header.coded_width // 8)
-        n_positions = atoms.n_positions(shape)
-        if sum(atoms.counts) <= MOST_ATOMS and n_positions <= MOST_POSITIONS:
-            check_atoms(atoms.words, list(atoms.counts), n_positions)
-        if times is None:
-            times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, len(atoms.counts), atoms.last_q)
-            assert all(0 <= eta <= 1 for eta in ancestral_etas(times, atoms.eta_scale_q))
-    if times is not None:
-        assert times[0] == 1 and times[-1] == 0, times
-        assert all(math.isfinite(t) and 0 <= t <= 1 for t in times)
+    shape = (1, 64, 1 + (segment.n_frames - 1) // 4, header.coded_height // 8, header.coded_width // 8)
+    choices = None
+    if atoms is not None and sum(atoms.counts) <= MOST_ATOMS and atoms.n_positions(shape) <= MOST_POSITIONS:
+        choices = check_choices(atoms.codebook, atoms.words, atoms.counts, atoms.n_positions(shape))
+    if sampler.schedule == "shift":
+        check_times(time_grid(sampler.n_steps, sampler.shift_q8))
+        return
+    plan = plan_of_segment(header, segment)
+    check_times(plan.times)
+    assert all(0 <= eta <= 1 for eta in plan.etas)
+    if choices is not None:
+        check_noises(plan, choices, segment.index, plan.n_entries(shape))
+
+
+def check_times(times: list[float]) -> None:
+    """From 1 to 0, all finite."""
+    assert times[0] == 1 and times[-1] == 0, times
+    assert all(math.isfinite(t) and 0 <= t <= 1 for t in times)
 
 
 def check_symbols(model: bytes, words: bytes, n: int) -> None:
@@ -100,13 +115,30 @@ def check_symbols(model: bytes, words: bytes, n: int) -> None:
     assert n == 0 or abs(symbols).max() <= MAX_SYMBOL
 
 
-def check_atoms(words: bytes, counts: list[int], n_positions: int) -> None:
-    """Positions of every step rise strictly within their bounds, and every one has a sign."""
-    for count, (positions, signs) in zip(counts, decode_atoms(words, counts, n_positions), strict=True):
+def check_choices(codebook: str, words: bytes, counts: Sequence[int], n_positions: int) -> Choices:
+    """Path bits are bits; positions of every step rise strictly within their bounds, and every one has a sign."""
+    choices = decode_choices(codebook, words, counts, n_positions)
+    for count, choice in zip(counts, choices, strict=True):
+        if codebook == "trellis":
+            assert len(choice) == count and (choice <= 1).all()
+            continue
+        positions, signs = choice
         assert len(positions) == len(signs) == count
         assert count == 0 or (positions[0] >= 0 and positions[-1] < n_positions)
         assert (positions[1:] > positions[:-1]).all()
         assert (abs(signs) == 1).all()
+    return choices
+
+
+def check_noises(plan: SteeringPlan, choices: Choices, segment: int, n_entries: int) -> None:
+    """What the first few injections add is zero or has unit mean square."""
+    if n_entries > MOST_ENTRIES:
+        return
+    for step in [step for step, count in enumerate(plan.counts) if count][:MOST_NOISES]:
+        choice, book = choices[step], plan.make_codebook(segment, step, n_entries)
+        noise = book.combine(*choice) if isinstance(choice, tuple) else book.combine(choice)
+        assert noise.shape == (n_entries,)
+        assert not noise.any() or abs(np.square(noise, dtype=np.float64).mean() - 1) < 1e-5
 
 
 def read_symbols(data: bytes) -> str:
@@ -126,9 +158,25 @@ def read_atoms(data: bytes) -> str:
     n_counts = data[3] % 16 if len(data) > 3 else 0
     counts = [int.from_bytes(data[4 + 2 * i : 6 + 2 * i], "big") % (MOST_ATOMS // 4) for i in range(n_counts)]
     try:
-        check_atoms(data[4 + 2 * n_counts :], counts, n_positions)
+        check_choices("hadamard", data[4 + 2 * n_counts :], counts, n_positions)
     except FormatError as error:
         return outcome(error)
+    return "valid"
+
+
+def read_path(data: bytes) -> str:
+    """The trellis alone: three bytes for N, one for the memory, one for the number of counts, two each, the words."""
+    n_entries = 1 + (int.from_bytes(data[:3], "big") - 1) % MOST_ENTRIES
+    memory = 1 + data[3] % 16 if len(data) > 3 else 12
+    n_counts = data[4] % 16 if len(data) > 4 else 0
+    counts = tuple(int.from_bytes(data[5 + 2 * i : 7 + 2 * i], "big") for i in range(n_counts))
+    plan = SteeringPlan(seed=1, snr_start_q=72, snr_ratio_q=48, memory=memory, counts=counts)
+    n_positions = plan.n_positions((1, 1, 1, 1, n_entries))
+    try:
+        choices = check_choices(plan.codebook, data[5 + 2 * n_counts :], counts, n_positions)
+    except FormatError as error:
+        return outcome(error)
+    check_noises(plan, choices, 0, n_entries)
     return "valid"
 
 
@@ -157,5 +205,6 @@ TARGETS: dict[str, Callable[[bytes], str]] = {
     "file": read_file,
     "symbols": read_symbols,
     "atoms": read_atoms,
+    "path": read_path,
     "preset": read_preset,
 }

@@ -1,7 +1,8 @@
 """A second reader of `.vov` files, written from FORMAT.md alone (sections 1 to 11 and 16) with the standard library.
 
 It imports nothing from the package: where the two readers disagree about a file, one of them or the text is wrong.
-Symbols and atoms are decoded by `reference_entropy.py` (sections 17 to 19), which stands apart from the package too.
+Symbols, atoms and paths are decoded by `reference_entropy.py` (sections 13 and 17 to 20), which stands apart from the
+package too.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Refused", "n_positions", "read", "step_size"]
+__all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56 0d 0a 1a 0a")
-VERSION = (0, 2)
-HEADER, CAPTION, SEGMENT, INDEX, HISTORY = 0x01, 0x02, 0x03, 0x04, 0x81
+VERSION = (0, 3)
+HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
+VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
                (10, 1), (12, 1), (15, 1), (16, 1), (20, 1), (120, 1)]  # fmt: skip
 COLOURS = [(2, 2, 2, 0), (1, 1, 1, 1), (2, 2, 2, 1), (5, 5, 6, 1), (6, 6, 6, 1), (5, 2, 2, 2), (0, 1, 13, 2)]
 BACKBONES = ["pocket", "wan2.1-1.3b", "wan2.1-14b", "qwen-image"]
+SAMPLE_RATES = [(48000,), (44100,), (32000,), (24000,), (22050,), (16000,), (8000,)]
+SOUND_CODECS = ["opus", "aac", "mp3", "vorbis", "flac", "ac3", "eac3", "alac"]
 FORMAT = Path(__file__).parent.parent / "vovcodec" / "container" / "FORMAT.md"
 
 
@@ -252,6 +256,11 @@ def read_counts(bits: Bits) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def ratios_fit(sampler: dict[str, Any], m: int) -> bool:
+    """Sections 6 and 6.5: (1 + snr_ratio_q / 64)^m <= 2^64."""
+    return (64 + sampler["snr_ratio_q"]) ** m <= 2**64 * 64**m
+
+
 def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     """Section 6."""
     bits, s = Bits(payload), {"index": 0, "first_frame": 0, "n_frames": h["n_frames"]}
@@ -279,8 +288,10 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         i = {"log2_candidates": within(bits.u(5) + 1, 1, 24)}
         sizes.append(within(bits.g(7), 0, 16_777_216) if atoms else None)
     if atoms:
-        codebooks = {1: "hadamard", 2: "cyclic-shift"}
-        a: dict[str, Any] = {"codebook": bits.default("hadamard", lambda: bits.choice(4, codebooks))}
+        codebooks = {1: "hadamard", 2: "cyclic-shift", 3: "trellis"}
+        a: dict[str, Any] = {"codebook": bits.default("trellis", lambda: bits.choice(4, codebooks))}
+        # The reader of the package says 12 where there is no trellis; the text has no such value.
+        a["memory"] = bits.default(12, lambda: bits.u(4) + 1) if a["codebook"] == "trellis" else 12
         a["counts"] = read_counts(bits)
         a["last_q"] = bits.default(16, lambda: bits.u(4) + 1) if sampler["schedule"] == "snr" else 16
         a["eta_scale_q"] = bits.default(200, lambda: bits.u(8))
@@ -294,8 +305,7 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     if atoms and sampler["schedule"] == "shift":
         must(len(a["counts"]) <= sampler["n_steps"] - 1, "more injections than steps")
     elif atoms:
-        m = len(a["counts"])
-        must((64 + sampler["snr_ratio_q"]) ** m <= 2**64 * 64**m, "more injections than the ratio allows")
+        must(ratios_fit(sampler, len(a["counts"])), "more injections than the ratio allows")
     at, blobs = bits.align(), []
     for size in ([thumbnail_size] if check else []) + sizes:
         size = len(payload) - at if size is None else size
@@ -313,6 +323,28 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     for part, name in (("importance", "indices"), ("atoms", "words")):
         must(s[part] is None or len(s[part][name]) <= 16_777_216, "a blob above 16 MiB")
     return s
+
+
+def read_vector(payload: bytes) -> dict[str, Any]:
+    """Section 6.4."""
+    bits = Bits(payload)
+    adaptation = read_adaptation(bits)
+    step_size_q, model_size = bits.u(16), within(bits.g(5), 0, 4096)
+    blobs = payload[bits.align() :]
+    must(model_size <= len(blobs) <= model_size + 67_108_864, "a model beyond the payload, or words above 64 MiB")
+    vector = {"step_size_q": step_size_q, "model": blobs[:model_size], "words": blobs[model_size:]}
+    return {"adaptation": adaptation, "vector": vector}
+
+
+def read_generation(payload: bytes, sampler: dict[str, Any], n_steered: int) -> dict[str, Any]:
+    """Section 6.5."""
+    bits = Bits(payload)
+    g = {"n_injections": within(bits.g(5) + 1, 1, 1000), "eta_scale_q": bits.default(100, lambda: bits.u(8))}
+    must(bits.align() == len(payload), "bytes follow the generation's last field")
+    must(g["n_injections"] > n_steered, "not more injections than have atoms")
+    must((sampler["schedule"], sampler["sampler_id"]) == ("snr", "eta"), "a generation that the sampler cannot have")
+    must(ratios_fit(sampler, g["n_injections"]), "more injections than the ratio allows")
+    return g
 
 
 def read_index(payload: bytes, section_size: int, h: dict[str, Any]) -> tuple[int, list[tuple[int, int]], int]:
@@ -348,6 +380,30 @@ def read_history(payload: bytes) -> list[dict]:
     return entries
 
 
+def read_audio(payload: bytes) -> dict[str, Any]:
+    """Section 9.1."""
+    bits, most = Bits(payload), 2**40
+    t: dict[str, Any] = {"codec": bits.choice(4, dict(enumerate(SOUND_CODECS)))}
+    (t["sample_rate"],) = bits.table(3, SAMPLE_RATES, lambda: [within(bits.g(8) + 1, 1, 2**20)])
+    t["n_channels"] = bits.u(3) + 1
+    t["start"] = bits.default(0, lambda: within(bits.g(7), 0, most))
+    t["pre_skip"] = bits.default(312, lambda: bits.u(16))
+    config_size = bits.default(0, lambda: within(bits.g(7) + 1, 1, 65_536))
+    packet_samples = bits.default(2880, lambda: within(bits.g(7) + 1, 1, 2**20))
+    n_packets = within(bits.g(7) + 1, 1, 2**20)
+    sizes, durations = [config_size], []
+    for _ in range(n_packets):
+        sizes.append(within(bits.g(8), 0, 2**20))
+        durations.append(bits.default(packet_samples, lambda: within(bits.g(7), 0, most)))
+    at, blobs = bits.align(), []
+    for size in sizes:
+        blobs.append(payload[at : at + size])
+        at += size
+    must(at == len(payload), "packets that do not fill the payload")
+    must(t["codec"] != "opus" or t["sample_rate"] == 48000, "opus at another rate")
+    return t | {"config": blobs[0], "packets": tuple(blobs[1:]), "durations": tuple(durations)}
+
+
 def finite(value: object) -> bool:
     """Whether all numbers in a JSON value are."""
     if isinstance(value, dict):
@@ -372,9 +428,17 @@ def read(data: bytes) -> dict[str, Any]:
     for number in range(h["n_segments"]):
         must(pending and pending[0][0] == SEGMENT, "a segment is missing")
         _, payload, start, end = pending.pop(0)
-        segment = read_segment(payload, h) | {"extras": []}
+        segment = read_segment(payload, h) | {"merged": (), "generation": None, "extras": []}
         must(segment["index"] == number and segment["first_frame"] == frames, "segments out of order")
         frames += segment["n_frames"]
+        while pending and pending[0][0] == VECTOR:
+            _, payload, _, end = pending.pop(0)
+            segment["merged"] += (read_vector(payload),)
+        must(len(segment["merged"]) <= 15, "more than 15 further vectors")
+        if pending and pending[0][0] == GENERATION:
+            _, payload, _, end = pending.pop(0)
+            n_steered = len(segment["atoms"]["counts"]) if segment["atoms"] else 0
+            segment["generation"] = read_generation(payload, h["sampler"], n_steered)
         while pending and pending[0][0] >= 0xC0:
             type_, payload, _, end = pending.pop(0)
             segment["extras"].append((type_, payload))
@@ -397,6 +461,13 @@ def read(data: bytes) -> dict[str, Any]:
         must(read_index(payload, end - start, h) == expected, "an index that does not agree")
     must(not pending, "a section where none must stand")
     return content
+
+
+def audio(content: dict[str, Any]) -> dict[str, Any] | None:
+    """The sound of what `read` gave, which can be had without it. Raises `Refused`."""
+    found = [payload for type_, payload in content["extras"] if type_ == AUDIO]
+    must(len(found) <= 1, "a second sound")
+    return read_audio(found[0]) if found else None
 
 
 # --- what the values mean --------------------------------------------------------------------------------------------

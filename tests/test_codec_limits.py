@@ -82,6 +82,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
         ("segments=2", "segments"),
         ("caption=9", "steering"),
         ("vector=1023", "vector"),
+        ("vector=2047", "merged"),
         ("atoms=2432", "steering"),
         ("evaluations=14", "steering"),
     ],
@@ -112,9 +113,12 @@ def test_a_limit_that_is_none_is_a_usage_error(text):
 
 
 def test_info_says_what_decoding_takes(capsys):
-    assert run(["info", str(GOLDEN / "v0.3-pocket.vov")]) == 0
-    out = capsys.readouterr().out
-    assert "network evaluations  17" in out and "peak memory" in out and "TFLOP" in out and "time on this CPU" in out
+    path = GOLDEN / "v0.3-pocket.vov"
+    assert run(["info", str(path)]) == 0
+    out, stream = capsys.readouterr().out, read_vov(path)
+    n_evaluations = stream.header.sampler.n_evaluations(stream.segments[0])
+    for words in (f"network evaluations  {n_evaluations}", "peak memory", "TFLOP", "time on this CPU"):
+        assert words in out
     # Of an unknown model only the evaluations are known.
     assert run(["info", str(GOLDEN / "v0.3-segments.vov")]) == 0
     out = capsys.readouterr().out
@@ -152,6 +156,12 @@ def test_only_the_part_that_is_decoded_counts():
     assert (whole.n_evaluations, part.n_evaluations, preview.n_evaluations) == (15, 5, 6)
     assert part.flop < whole.flop / 5 and preview.flop == pytest.approx(whole.flop * 2 / 5)
     assert part.work_bytes < whole.work_bytes
+
+
+def test_merged_vectors_take_memory_too():
+    stream = samples.merged()
+    alone = [dataclasses.replace(segment, merged=()) for segment in stream.segments]
+    assert decode_cost(stream.header, stream.segments).work_bytes > decode_cost(stream.header, alone).work_bytes
 
 
 def test_what_is_affordable_passes_in_silence():

@@ -29,16 +29,18 @@ def test_what_once_crashed_does_not(path: Path) -> None:
 def test_good_inputs_are_valid(name: str) -> None:
     outcomes = [TARGETS[name](data) for data in corpus(name)]
     # The payloads of the container's samples are made up.
-    assert outcomes.count("valid") >= {"file": 2}.get(name, len(outcomes))
+    assert outcomes.count("valid") >= {"file": 4}.get(name, len(outcomes))
 
 
-@pytest.mark.parametrize(("name", "n_inputs"), [("file", 400), ("symbols", 200), ("atoms", 60), ("preset", 100)])
+@pytest.mark.parametrize(
+    ("name", "n_inputs"), [("file", 400), ("symbols", 200), ("atoms", 60), ("path", 100), ("preset", 100)]
+)
 def test_changed_inputs_give_typed_errors_or_valid_content(name: str, n_inputs: int) -> None:
     rng, pool = random.Random(2024), corpus(name)
     outcomes = {TARGETS[name](mutate(name, rng.choice(pool), rng.choice(pool), rng)) for _ in range(n_inputs)}
     # Changes reach the deep layers: many different reasons to refuse, and content that passes.
     assert any("valid" in outcome for outcome in outcomes)
-    assert len(outcomes) >= {"file": 30, "symbols": 6, "atoms": 5, "preset": 9}[name]
+    assert len(outcomes) >= {"file": 30, "symbols": 6, "atoms": 5, "path": 3, "preset": 9}[name]
 
 
 @settings(max_examples=150)

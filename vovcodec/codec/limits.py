@@ -54,7 +54,7 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
         "frames": header.n_frames,
         "segments": header.n_segments,
         "caption": max((len(text.encode()) for text in captions), default=0),
-        "vector": header.adaptation.vector_length if header.adaptation else 0,
+        "vector": max((max(_vector_lengths(header, s), default=0) for s in stream.segments), default=0),
         "atoms": max((sum(s.atoms.counts) for s in stream.segments if s.atoms), default=0),
         "evaluations": sum(header.sampler.n_evaluations(s) for s in stream.segments),
     }
@@ -67,7 +67,6 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 
 def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
     """Of decoding these segments at the source size, at most `steps` evaluations each (None: all)."""
-    adaptation = header.adaptation
     flop, model, work, n_evaluations = 0.0, 0, 0, 0
     known = True
     for n_frames in sorted({segment.n_frames for segment in segments}):
@@ -80,7 +79,7 @@ def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int
             n_frames=n_frames,
             width=header.coded_width,
             height=header.coded_height,
-            rank=adaptation.rank if adaptation else 0,
+            rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in alike),
         )
         if one is None:
             known = False
@@ -91,8 +90,13 @@ def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int
         return DecodeCost(n_evaluations, None, None, None)
     work += 3 * _PER_OUTPUT_VALUE * header.source_width * header.source_height
     work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
-    work += _PER_SYMBOL * (adaptation.vector_length if adaptation else 0)
+    work += _PER_SYMBOL * max((sum(_vector_lengths(header, s)) for s in segments), default=0)
     return DecodeCost(n_evaluations, model, work, flop)
+
+
+def _vector_lengths(header: StreamHeader, segment: Segment) -> list[int]:
+    """Entries of each vector of a segment, merged ones included."""
+    return [update.adaptation.vector_length for update in segment.updates(header.adaptation)]
 
 
 def require_affordable(
