@@ -54,7 +54,7 @@ def header(**changes: object) -> StreamHeader:
 
 def steering_only(n_words: int = 24, counts: tuple[int, ...] = COUNTS) -> VovFile:
     """One segment: caption, atoms of 14 injections, check."""
-    atoms = CodedAtoms(counts=counts, last_q=11, words=pattern(n_words))
+    atoms = CodedAtoms(codebook="hadamard", counts=counts, last_q=11, words=pattern(n_words))
     return VovFile(header(), (Segment(index=0, n_frames=33, caption="a red kite", atoms=atoms, check=CHECK),))
 
 

@@ -61,7 +61,7 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (bytes(b & 0x7F for b in GOOD), err.NotAVovFile, "binary mode"),
         (GOOD[:5], err.TruncatedFile, "only 5 bytes"),
         (GOOD[:10], err.TruncatedFile, "cut short"),
-        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.2 and 0\.3"),
+        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.3"),
         (GOOD[:8] + b"\0\4" + GOOD[10:], err.UnsupportedVersion, r"0\.4"),
         (GOOD[:8] + b"\1\0" + GOOD[10:], err.UnsupportedVersion, "1.0"),
         (GOOD[:41], err.TruncatedFile, "segment 0 of 1 is missing"),

@@ -83,14 +83,6 @@ def test_golden_files_of_this_version_read_as_what_was_written(name: str) -> Non
         assert serialize(content) == path.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["steering", "vector", "segments"])
-def test_files_of_version_0_2_read_as_what_was_written(name: str) -> None:
-    content = read_vov(samples.GOLDEN / f"v0.2-{name}.vov")
-    assert content == samples.SAMPLES[name]()
-    assert content.version == (0, 2)
-    assert describe(content)["format_version"] == "0.2"
-
-
 # Compressed captions may differ between zlib builds; everything else may not.
 CAPTION_BYTES_ARE_REPRODUCIBLE = pack_caption("a red kite", "test")[1] == bytes.fromhex("4b04255f50664e0500")
 

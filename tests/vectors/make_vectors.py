@@ -19,6 +19,7 @@ from vovcodec.sampling.codebook import make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal, permutation, raw_u64, signs, uniform_int
 from vovcodec.sampling.schedule import ancestral_etas, snr_grid, time_grid
 from vovcodec.sampling.steering import SteeringPlan
+from vovcodec.sampling.trellis import TrellisCodebook
 
 HERE = Path(__file__).parent
 
@@ -187,6 +188,21 @@ def steering_vectors() -> dict[str, list[dict]]:
                 "sha256": sha256(z, "<f4"),
             }
         )
+    paths = []
+    for address, n_entries, n_bits, memory in [((0, 0, 0), 64, 9, 3), ((7, 1, 2), 2100, 300, 12), ((5, 0, 3), 999, 1, 16)]:
+        path = (signs(Stream(2, Purpose.STEP_SIGNS, (n_bits,)), n_bits) < 0).astype(np.uint8)
+        z = TrellisCodebook(*address, n_entries, memory).combine(path)
+        paths.append(
+            {
+                **dict(zip(("seed", "segment", "step"), address, strict=True)),
+                "n_entries": n_entries,
+                "n_bits": n_bits,
+                "memory": memory,
+                "path_hex": np.packbits(path).tobytes().hex(),
+                "start_hex": [float(value).hex() for value in z[:4]],
+                "sha256": sha256(z, "<f4"),
+            }
+        )
     generations = []
     for n_steered, last_q, n_injections, free_eta_scale_q in [
         (0, 16, 6, 100),
@@ -213,7 +229,13 @@ def steering_vectors() -> dict[str, list[dict]]:
                 "etas_hex": [eta.hex() for eta in plan.etas],
             }
         )
-    return {"grids": grids, "generations": generations, "time_grids": time_grids, "sums": sums}
+    return {
+        "grids": grids,
+        "generations": generations,
+        "time_grids": time_grids,
+        "sums": sums,
+        "trellis": paths,
+    }
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from vovcodec.container import (
+    TRELLIS_MEMORY,
     CodedAtoms,
     CodedIndices,
     CodedVector,
@@ -38,6 +39,8 @@ def blank_vector() -> CodedVector:
 def blank_atoms(plan: SteeringPlan) -> CodedAtoms:
     """Stands in for atoms that are still to be chosen; its counts take one byte that the steering's budget pays for."""
     return CodedAtoms(
+        codebook=plan.codebook,
+        memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
         counts=(100,),
         last_q=8,
         eta_scale_q=plan.eta_scale_q,

@@ -127,9 +127,9 @@ def _n_indices(stream: VovFile, segment: Segment) -> int:
 
 
 def _n_atoms(stream: VovFile, segment: Segment, geometry: LatentGeometry) -> int:
-    from vovcodec.entropy.positions import decode_atoms
+    from vovcodec.entropy.choices import decode_choices
 
     header, atoms = stream.header, segment.atoms
     shape = geometry.latent_shape(geometry.coded_frames(segment.n_frames), header.coded_width, header.coded_height)
-    per_injection = decode_atoms(atoms.words, atoms.counts, atoms.n_positions(shape))
-    return sum(len(positions) for positions, _ in per_injection)
+    decode_choices(atoms.codebook, atoms.words, atoms.counts, atoms.n_positions(shape))
+    return sum(atoms.counts)

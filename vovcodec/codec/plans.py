@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from vovcodec.container import CodedAtoms, Sampler, Segment, StreamHeader
+from vovcodec.container import TRELLIS_MEMORY, CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
 from vovcodec.sampling.importance import ImportancePlan
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # Names in the container ↔ names in sampling.
-_CODEBOOKS = {"hadamard": "hadamard", "cyclic-shift": "cyclic"}
+_CODEBOOKS = {"trellis": "trellis", "hadamard": "hadamard", "cyclic-shift": "cyclic"}
 
 
 def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
@@ -43,6 +43,7 @@ def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
         plan,
         eta_scale_q=atoms.eta_scale_q,
         codebook=_CODEBOOKS[atoms.codebook],
+        memory=atoms.memory,
         active_channels=atoms.active_channels,
         counts=atoms.counts,
         last_q=atoms.last_q,
@@ -50,10 +51,11 @@ def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
 
 
 def coded_atoms(plan: SteeringPlan, words: bytes) -> CodedAtoms:
-    """The file's form of a plan and its coded positions and signs."""
+    """The file's form of a plan and its coded choices."""
     names = {value: key for key, value in _CODEBOOKS.items()}
     return CodedAtoms(
         codebook=names[plan.codebook],
+        memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
         counts=plan.counts,
         last_q=plan.last_q,
         eta_scale_q=plan.eta_scale_q,
@@ -83,6 +85,7 @@ def plan_of_preset(preset: Preset) -> SteeringPlan:
         snr_ratio_q=ratio_to_q(steering.snr_ratio),
         eta_scale_q=round(ETA_UNIT * steering.eta_scale),
         codebook=steering.codebook,
+        memory=steering.memory,
         active_channels=steering.active_channels,
     )
 

@@ -15,14 +15,14 @@ from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.plans import importance_plan, plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
-from vovcodec.entropy.positions import decode_atoms
+from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
 from vovcodec.sampling.importance import replay
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
-from vovcodec.sampling.steering import Atoms, follow
+from vovcodec.sampling.steering import follow
 
 __all__ = [
     "Adapters",
@@ -101,7 +101,7 @@ class Adapters:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._made: dict[tuple[int, Adaptation], LowRankAdapter] = {}
+        self._made: dict[int, tuple[Adaptation, LowRankAdapter]] = {}
 
     @contextmanager
     def velocity(self, header: StreamHeader, segment: Segment, caption: str) -> Iterator[Velocity]:
@@ -117,20 +117,25 @@ class Adapters:
             yield stack.enter_context(adapted_velocity(self._backbone, caption, None, None))
 
     def _adapter(self, number: int, adaptation: Adaptation) -> LowRankAdapter:
-        """That of a segment's vector `number`: two vectors need two sets of factors at the same time."""
-        key = (number, replace(adaptation, strength_q8=256))
-        if key not in self._made:
-            self._made[key] = make_adapter(self._backbone, adaptation)
-        self._made[key].strength = adaptation.strength
-        return self._made[key]
+        """That of a segment's vector `number`: two vectors need two sets of factors at the same time.
+
+        Segments nearly always agree; where they do not, it is made anew, so that a file cannot ask for very many.
+        """
+        layers = replace(adaptation, strength_q8=256)
+        made, adapter = self._made.get(number, (None, None))
+        if made != layers:
+            adapter = make_adapter(self._backbone, adaptation)
+            self._made[number] = layers, adapter
+        adapter.strength = adaptation.strength
+        return adapter
 
 
-def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Atoms:
-    """Positions and signs of every injection of a segment for latents of `shape`."""
+def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Choices:
+    """What steering chose at every injection of a segment, for latents of `shape`."""
     if segment.atoms is None:
         return []
     plan = plan_of_segment(header, segment)
-    return decode_atoms(segment.atoms.words, list(plan.counts), plan.n_positions(shape))
+    return decode_choices(plan.codebook, segment.atoms.words, plan.counts, plan.n_positions(shape))
 
 
 def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:

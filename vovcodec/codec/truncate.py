@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from vovcodec.backbone.geometry import LatentGeometry, known_geometry
 from vovcodec.container import Segment, StreamHeader, VovFile, serialize
-from vovcodec.entropy.positions import decode_atoms, encode_atoms
+from vovcodec.entropy.choices import decode_choices, encode_choices
 from vovcodec.errors import ModelError, UsageError
 
 __all__ = ["AtomCutter", "needed_geometry", "truncated"]
@@ -23,7 +23,7 @@ class AtomCutter:
             n_coded_frames = geometry.coded_frames(segment.n_frames)
             shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
             self._n_positions = atoms.n_positions(shape)
-            self._chosen = decode_atoms(atoms.words, atoms.counts, self._n_positions)
+            self._chosen = decode_choices(atoms.codebook, atoms.words, atoms.counts, self._n_positions)
 
     def cut(self, n_injections: int) -> Segment:
         """The first so many injections. The check goes, since the picture is another one."""
@@ -32,7 +32,8 @@ class AtomCutter:
         if n_injections not in self._made:
             atoms = None
             if n_injections:
-                words = encode_atoms(self._chosen[:n_injections], self._n_positions)
+                kept = self._chosen[:n_injections]
+                words = encode_choices(self._segment.atoms.codebook, kept, self._n_positions)
                 counts = self._segment.atoms.counts[:n_injections]
                 atoms = replace(self._segment.atoms, counts=counts, last_q=16, words=words)
             self._made[n_injections] = replace(self._segment, atoms=atoms, check=None)

@@ -6,7 +6,7 @@ from vovcodec.container.counts import count_of_index, index_of_count, reachable_
 from vovcodec.container.describe import describe, describe_lines, overhead_bytes
 from vovcodec.container.files import read_bytes, read_vov, write_vov
 from vovcodec.container.framing import DEFAULT_LIMITS, Limits
-from vovcodec.container.layout import VERSION
+from vovcodec.container.layout import TRELLIS_MEMORY, VERSION
 from vovcodec.container.model import (
     Adaptation,
     CodedAtoms,
@@ -25,8 +25,8 @@ from vovcodec.container.model import (
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
 
-__all__ = ["DEFAULT_LIMITS", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector", "Generation",
-           "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader",
+__all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "CodedAtoms", "CodedIndices", "CodedVector",
+           "Generation", "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck", "StreamHeader",
            "VectorUpdate", "VovFile", "count_of_index", "describe", "describe_lines", "index_of_count",
            "overhead_bytes", "parse", "reachable_counts", "read_bytes", "read_vov", "serialize",
            "write_vov"]  # fmt: skip

@@ -24,7 +24,8 @@ from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV\r\n\x1a\n"
 VERSION = (0, 3)  # what is written
-READABLE_VERSIONS = ((0, 2), VERSION)
+READABLE_VERSIONS = (VERSION,)
+TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 PREFIX_SIZE = len(MAGIC) + 2
 CRC_SIZE = 4
 FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
@@ -160,6 +161,7 @@ _VECTOR = When("has_vector", lambda v: v["has_vector"])
 _ATOMS = When("has_atoms", lambda v: v["has_atoms"])
 _ATOMS_SNR = When("has_atoms and schedule is snr",
                   lambda v: v["has_atoms"] and v["header"].sampler.schedule == "snr")  # fmt: skip
+_TRELLIS = When("codebook is trellis", lambda v: v["has_atoms"] and v["atoms.codebook"] == "trellis")
 _IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
 _CHECK = When("has_check", lambda v: v["has_check"])
 _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
@@ -198,8 +200,10 @@ SEGMENT_FIELDS = (
     Field("importance.log2_candidates", Bits(5, 1, 24), "bits per index", "bits", when=_IMPORTANCE),
     Field("importance.indices_size", Groups(7, 0, INDICES_BYTES_MAX), "size of the packed indices", "bytes",
           when=_IMPORTANCE_NOT_LAST),
-    Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift"}), "what an atom is", when=_ATOMS,
-          default="hadamard"),
+    Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift", 3: "trellis"}), "what the atoms are and how "
+          "they are coded", when=_ATOMS, default="trellis"),
+    Field("atoms.memory", Bits(4, 1, 16), "of the trellis: bits of its state", "bits", when=_TRELLIS, absent=TRELLIS_MEMORY,
+          default=TRELLIS_MEMORY),
     CountsField("atoms.counts", _ATOMS),
     Field("atoms.last_q", Bits(4, 1, 16), "how much of a step the last injection is", "1/16", when=_ATOMS_SNR,
           absent=16, default=16),

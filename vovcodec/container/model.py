@@ -138,15 +138,17 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedAtoms:
-    """Steering atoms: `counts` of each injection, positions and signs of all of them in `words`.
+    """Steering atoms: for each injection how many, `counts`, and for all of them which, `words`.
 
+    With codebook "trellis" every atom is one bit of a path in `words`, and `memory` is the trellis' (12 otherwise).
     All counts but the last must be grid values within reach of one another (`counts.reachable_counts`). A file is made
     smaller by dropping the last entries of `counts` and coding `words` anew from the atoms that are left.
     `last_q`: the last injection is so many 16ths of a step (schedule "snr"; otherwise 16). `eta_scale_q`: factor on
     the noise fraction in 1/200. `active_channels`: the atoms act on so many latent channels, 0 = all.
     """
 
-    codebook: str = "hadamard"
+    codebook: str = "trellis"
+    memory: int = 12
     counts: tuple[int, ...]
     last_q: int = 16
     eta_scale_q: int = 200
