@@ -101,7 +101,7 @@ class Adapters:
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._made: dict[tuple[int, Adaptation], LowRankAdapter] = {}
+        self._made: dict[int, tuple[Adaptation, LowRankAdapter]] = {}
 
     @contextmanager
     def velocity(self, header: StreamHeader, segment: Segment, caption: str) -> Iterator[Velocity]:
@@ -117,12 +117,17 @@ class Adapters:
             yield stack.enter_context(adapted_velocity(self._backbone, caption, None, None))
 
     def _adapter(self, number: int, adaptation: Adaptation) -> LowRankAdapter:
-        """That of a segment's vector `number`: two vectors need two sets of factors at the same time."""
-        key = (number, replace(adaptation, strength_q8=256))
-        if key not in self._made:
-            self._made[key] = make_adapter(self._backbone, adaptation)
-        self._made[key].strength = adaptation.strength
-        return self._made[key]
+        """That of a segment's vector `number`: two vectors need two sets of factors at the same time.
+
+        Segments nearly always agree; where they do not, it is made anew, so that a file cannot ask for very many.
+        """
+        layers = replace(adaptation, strength_q8=256)
+        made, adapter = self._made.get(number, (None, None))
+        if made != layers:
+            adapter = make_adapter(self._backbone, adaptation)
+            self._made[number] = layers, adapter
+        adapter.strength = adaptation.strength
+        return adapter
 
 
 def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Choices:
