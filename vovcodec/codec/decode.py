@@ -16,6 +16,7 @@ from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
 from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
@@ -33,6 +34,7 @@ def decode(
     target: Path | str,
     options: DecodeOptions | None = None,
     listener: ProgressListener | None = None,
+    backbones: BackboneCache | None = None,
 ) -> DecodeReport:
     """Regenerate a clip or picture from a file and the public base model.
 
@@ -41,6 +43,7 @@ def decode(
         target: path, `frames/%05d.png`, or "-" for standard output.
         options: see `DecodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
+        backbones: where the base model is kept between calls; None = it is loaded anew.
 
     A damaged file is decoded as far as it goes, and the report says what was lost; see `DecodeOptions.strict`.
 
@@ -82,7 +85,7 @@ def decode(
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)
     try:
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        backbone = load_matching_backbone(header, device=options.device, force=options.force, backbones=backbones)
         adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
         listener.stage("decoding", n_total)
         for segment, begin, end in wanted:
