@@ -75,6 +75,7 @@ def test_many_files_in_one_folder_load_the_model_once(inputs, loads, capsys):
     assert not any(fault for report in reports for fault in faults(report, "decode")) and loads == ["pocket"]
     assert vov("decode coded/a.vov -o shown/ --container mkv -q") == 0 and Path("shown/a.mkv").exists()
 
+    capsys.readouterr()
     assert run(["info", "--json", "--check", "coded/a.vov", "coded/b.vov"]) == 0
     assert not any(fault for found in json.loads(capsys.readouterr().out) for fault in faults(found, "info"))
     assert vov("scale coded/a.vov -o less.vov --bytes 250 --json") == 0

@@ -36,11 +36,12 @@ def files(tmp_path_factory) -> Path:
     audio_only(folder / "sound.wav")
     golden = (GOLDEN / "v0.2-pocket.vov").read_bytes()
     (folder / "good.vov").write_bytes(golden)
+    (folder / "clip.vov").write_bytes((GOLDEN / "v0.2-steering.vov").read_bytes())
     (folder / "cut.vov").write_bytes(golden[:-20])
     (folder / "newer.vov").write_bytes(golden[:8] + b"\x63\x00" + golden[10:])
     (folder / "as_text.vov").write_bytes(golden.replace(b"\r\n", b"\n"))
     (folder / "header_only.vov").write_bytes(golden[:10])
-    (folder / "preset.yaml").write_text("backbone: {id: pocket, path: nowhere}\n")
+    (folder / "preset.yaml").write_text("backbone: {id: pocket, path: nowhere}\nefforts: {fast: {}}\n")
     (folder / "typo.yaml").write_text("backbone: {id: pocket}\nsteps: 3\n")
     return folder
 
@@ -74,7 +75,6 @@ CASES = [
     ("encode good.y4m -o x.vov --effort fats", 2, "did you mean fast"),
     ("encode good.y4m -o x.vov --preset typo.yaml", 2, "steps"),
     ("encode good.y4m -o x.vov --preset preset.yaml", 5, "nowhere"),
-    ("encode good.y4m -o x.vov --caption @missing.txt --preset preset.yaml", 5, "nowhere"),
     ("encode good.y4m -o x.vov --frame 3", 2, "--frame"),
     ("decode missing.vov -o x.mp4", 3, "no such file"),
     ("decode good.png -o x.mp4", 4, "this is a PNG image"),
@@ -87,9 +87,11 @@ CASES = [
     ("decode newer.vov -o x.mp4", 4, "format version 99.0"),
     ("decode good.vov -o x.xyz", 2, "cannot write .xyz files"),
     ("decode good.vov -o x", 2, "no extension"),
-    ("decode good.vov -o x.y4m --steps 999", 2, "--steps takes fewer"),
-    ("decode good.vov -o x.y4m --ss 99", 2, "before --ss 99"),
-    ("decode good.vov -o x.png", 2, "a video does not fit into one image"),
+    ("decode clip.vov -o x.y4m --steps 999", 2, "--steps takes fewer"),
+    ("decode good.vov -o x.mp4", 2, "an image cannot be written as .mp4"),
+    ("decode clip.vov -o x.y4m --ss 99", 2, "before --ss 99"),
+    ("decode clip.vov -o x.png", 2, "a video does not fit into one image"),
+    ("decode clip.vov -o x.mp4", 5, "install the matching version or decode anyway with --force"),
     ("decode good.vov -o good.vov -y", 2, "both input and output"),
     ("scale text.mp4 -o x.vov --bytes 100", 4, "not a .vov file"),
     ("scale good.vov -o x.vov --bytes 9", 2, "too few"),
@@ -130,8 +132,12 @@ def test_files_and_folders_without_permission(files, tmp_path, monkeypatch, caps
         assert run(["encode", "good.y4m", "-o", str(tmp_path / "x.vov"), "-q"]) == 3
     assert "no permission to write in" in capsys.readouterr().err
 
+    open_path = Path.open
+
     def refuse(path, *arguments, **keywords):
-        raise PermissionError(13, "Permission denied", str(path))
+        if path.name.startswith("good."):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_path(path, *arguments, **keywords)
 
     monkeypatch.setattr(Path, "open", refuse)
     for line in ("encode good.y4m -o x.vov -q", "info good.vov"):

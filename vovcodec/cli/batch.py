@@ -21,7 +21,8 @@ def is_folder_job(sources: Sequence[str], output: str) -> bool:
     if len(sources) == 1:
         return output.endswith("/")
     if not output.endswith("/") and not Path(output).is_dir():
-        raise UsageError(f"{len(sources)} inputs need a folder for their outputs: -o {output}/")
+        name = "out" if is_pipe(output) else output
+        raise UsageError(f"{len(sources)} inputs need a folder for their outputs: -o {name}/")
     return True
 
 
