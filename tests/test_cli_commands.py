@@ -214,7 +214,7 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
     ("arguments", "code", "message"),
     [
         ("encode in.mp4", 2, "'--output'"),
-        ("encode -o out.vov", 2, "'IN'"),
+        ("encode -o out.vov", 2, "'IN…'"),
         ("encode in.mp4 -o out.vov --sed 1", 2, "--seed"),
         ("encode in.mp4 -o out.vov --size 3", 2, "not a size"),
         ("encode in.mp4 -o out.vov --frames 0", 2, "--frames"),

@@ -251,6 +251,7 @@ def test_a_preview_takes_one_step(preset, tmp_path):
     preview = decode(coded, tmp_path / "preview.y4m", DecodeOptions(steps=1), listener)
     assert preview.n_network_evaluations == 1 < full.n_network_evaluations
     assert listener.stages == [("decoding", 1, 0)]
+    assert listener.notes[0].startswith(f"a preview: 1 of {full.n_network_evaluations} steps")
     assert not np.array_equal(frames_of(shown), frames_of(tmp_path / "preview.y4m"))
     with pytest.raises(UsageError, match="steps takes fewer"):
         decode(coded, shown, DecodeOptions(steps=99, overwrite=True), Listener())

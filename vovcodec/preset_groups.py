@@ -99,8 +99,8 @@ class Steering:
     larger steps decode faster, smaller ones use their bits better. codebook: trellis, or signed atoms at coded
     positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
     how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
-    only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score weights
-    deviation^weight per latent channel (encoder only). bytes: of the atoms where no byte target is given.
+    only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
+    weights deviation^weight per latent channel (encoder only). bytes: of the atoms where no byte target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))

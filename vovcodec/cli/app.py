@@ -20,10 +20,11 @@ import click
 
 from vovcodec.errors import Interrupted, MediaError, VovError
 
-__all__ = ["main", "root", "run"]
+__all__ = ["COMPLETION_VARIABLE", "main", "root", "run"]
 
 EXIT_INTERNAL_ERROR = 1
 EXIT_USAGE = 2
+COMPLETION_VARIABLE = "_VOV_COMPLETE"  # set by the scripts of `vov completion`
 
 # Subcommand → module of this package that has it as `command`; loaded when it is called or listed.
 _COMMANDS = {
@@ -35,6 +36,7 @@ _COMMANDS = {
     "info": "info",
     "presets": "presets",
     "doctor": "doctor",
+    "completion": "completion",
     "pretrain": "pretrain",
 }
 
@@ -81,17 +83,17 @@ def main() -> NoReturn:
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if COMPLETION_VARIABLE in os.environ:
+        from vovcodec.cli.completion import complete
+
+        sys.exit(complete(root, os.environ[COMPLETION_VARIABLE]))
     _occupy_closed_streams()
     code = run(sys.argv[1:])
     if sys.stdout is not None:
         try:
             sys.stdout.flush()
-        except BrokenPipeError:
-            code = code or MediaError.exit_code
         except OSError as error:
-            if not code:
-                _tell(f"vov: standard output: {error.strerror}")
-            code = code or MediaError.exit_code
+            code = code or _output_failed(error)
         if code == MediaError.exit_code:
             # What could not be written would make the interpreter's own last flush complain.
             with contextlib.suppress(OSError, ValueError):
@@ -131,18 +133,13 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _tell("vov: interrupted")
         return Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has left: nothing to say, but the output is not complete.
-        return MediaError.exit_code
     except VovError as error:
         _tell(f"vov: {error}")
         return error.exit_code
     except OSError as error:
-        # Not ours to mend and no bug: a full disk under standard output, a file that vanished.
         if verbose:
             traceback.print_exc()
-        _tell(f"vov: {error.filename or 'input or output'}: {error.strerror or error}")
-        return MediaError.exit_code
+        return _output_failed(error)
     except Exception as error:
         if verbose:
             traceback.print_exc()
@@ -150,6 +147,14 @@ def run(arguments: Sequence[str]) -> int:
         summary = " ".join(f"{type(error).__name__}: {error}".split())
         _tell(f"vov: {summary}\nthis is a bug{hint}")
         return EXIT_INTERNAL_ERROR
+
+
+def _output_failed(error: OSError) -> int:
+    """Files are opened by code that explains its errors: what comes as far as this is standard output as a rule."""
+    where = error.filename or "standard output"
+    reason = "the other side closed the pipe" if isinstance(error, BrokenPipeError) else error.strerror or error
+    _tell(f"vov: {where}: {reason}")
+    return MediaError.exit_code
 
 
 def _tell(message: str) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from vovcodec.cli import arguments as arg
+from vovcodec.cli.batch import run_each
 from vovcodec.cli.report import format_report, format_table, to_plain
 from vovcodec.cli.targets import check_source
-from vovcodec.errors import VovError
 
 __all__ = ["command"]
 
@@ -31,14 +30,11 @@ def command(
     from vovcodec.codec.options import DecodeLimits
 
     found: list[dict[str, Any]] = []
-    first_failure: VovError | None = None
-    for source in sources:
-        try:
-            found.append(inspect(check_source(source), verify=check, limits=DecodeLimits(**limits)))
-        except VovError as error:
-            name = "" if source in str(error) else f"{source}: "
-            print(f"vov: {name}{error}", file=sys.stderr)
-            first_failure = first_failure or error
+
+    def look(source: str, _: None) -> None:
+        found.append(inspect(check_source(source), verify=check, limits=DecodeLimits(**limits)))
+
+    code = run_each([(source, None) for source in sources], look)
     if as_json:
         objects = [{key: value for key, value in each.items() if key != "lines"} for each in found]
         if objects:
@@ -48,8 +44,7 @@ def command(
     elif found:
         print(_details(found[0]))
     # One bad file does not hide the others, but the exit code tells.
-    if first_failure is not None:
-        context.exit(first_failure.exit_code)
+    context.exit(code)
 
 
 def _details(found: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -53,7 +54,7 @@ def format_report(content: Mapping[str, Any], indent: str = "") -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """JSON-ready data: fractions as `30000/1001`, bytes as hex, paths as text, tuples as lists."""
+    """JSON-ready data: fractions as `30000/1001`, bytes as hex, paths as text, tuples as lists, infinity as `inf`."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -63,7 +64,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (Fraction, Path)):
         return str(value)
     if hasattr(value, "item"):  # a numpy scalar
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it
+        return str(value)
     return value
 
 

@@ -69,10 +69,10 @@ def check_target(target: str, source: str | Path, overwrite: bool, never: bool) 
 
 
 def existing_outputs(path: Path) -> list[Path]:
-    """Files that writing to `path` would replace: itself, or every frame that a `%05d` pattern names."""
+    """Files that writing to `path` would replace: itself, or every frame that a `%05d` pattern names; no devices."""
     if "%" in path.name:
         from vovcodec.media.sequence import is_pattern, numbered_files
 
         if is_pattern(str(path)):
             return list(numbered_files(str(path)).values())
-    return [path] if path.exists() else []
+    return [path] if path.is_file() else []

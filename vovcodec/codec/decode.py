@@ -19,7 +19,7 @@ from vovcodec.codec.check import LEAST_AGREEMENT_DB, drift_db
 from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import peak_memory_bytes
-from vovcodec.codec.models import memory_notice
+from vovcodec.codec.models import BackboneCache, memory_notice
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
@@ -37,6 +37,7 @@ def decode(
     target: Path | str,
     options: DecodeOptions | None = None,
     listener: ProgressListener | None = None,
+    backbones: BackboneCache | None = None,
 ) -> DecodeReport:
     """Regenerate a clip or picture from a file and the public base model.
 
@@ -45,6 +46,7 @@ def decode(
         target: path, `frames/%05d.png`, or "-" for standard output.
         options: see `DecodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
+        backbones: where the base model is kept between calls; None = it is loaded anew.
 
     A damaged file is decoded as far as it goes, and the report says what was lost; see `DecodeOptions.strict`.
 
@@ -53,12 +55,16 @@ def decode(
     started = time.monotonic()
     options, listener = options or DecodeOptions(), listener or SilentListener()
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source), tolerant=not options.strict)
-    report = decode_stream(stream, target, options, listener)
+    report = decode_stream(stream, target, options, listener, backbones)
     return replace(report, decode_s=time.monotonic() - started)
 
 
 def decode_stream(
-    stream: VovFile, target: Path | str, options: DecodeOptions, listener: ProgressListener
+    stream: VovFile,
+    target: Path | str,
+    options: DecodeOptions,
+    listener: ProgressListener,
+    backbones: BackboneCache | None = None,
 ) -> DecodeReport:
     """`decode` of a file that has been read."""
     started = time.monotonic()
@@ -109,7 +115,7 @@ def decode_stream(
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)
     try:
-        backbone = load_matching_backbone(header, device=device, force=options.force)
+        backbone = load_matching_backbone(header, device=device, force=options.force, backbones=backbones)
         adapters = Adapters(backbone)
         listener.stage("decoding", n_total)
         for segment, begin, end in wanted:

@@ -26,7 +26,7 @@ from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
-from vovcodec.codec.models import memory_notice
+from vovcodec.codec.models import BackboneCache, memory_notice
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
@@ -55,6 +55,7 @@ def encode(
     target: Path | str,
     options: EncodeOptions | None = None,
     listener: ProgressListener | None = None,
+    backbones: BackboneCache | None = None,
 ) -> EncodeReport:
     """Encode a clip or picture and report what came out.
 
@@ -63,6 +64,7 @@ def encode(
         target: path of the `.vov` file, or "-" for standard output.
         options: see `EncodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
+        backbones: where the base model is kept between calls; None = it is loaded anew.
 
     Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
     """
@@ -111,7 +113,7 @@ def encode(
             needed = memory_notice(preset.backbone.id, precision, device, n_frames=n_frames, width=width, height=height)
             if needed:
                 listener.note(needed)
-            backbone = load_backbone(
+            backbone = (backbones.load if backbones else load_backbone)(
                 preset.backbone.id,
                 path=preset.backbone.path,
                 revision=preset.backbone.revision,

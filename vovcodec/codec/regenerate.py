@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.plans import importance_plan, plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
@@ -36,15 +37,16 @@ __all__ = [
 ]
 
 
-def load_matching_backbone(header: StreamHeader, *, device: str, force: bool, path=None) -> Backbone:
-    """The base model a file was made with.
+def load_matching_backbone(
+    header: StreamHeader, *, device: str, force: bool, path=None, backbones: BackboneCache | None = None
+) -> Backbone:
+    """The base model a file was made with; `backbones` may have it already.
 
     Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False, FormatError for a
     coded size that this model cannot have.
     """
-    from vovcodec.backbone.registry import load_backbone
-
-    backbone = load_backbone(header.backbone_id, path=path, device=device, precision=header.precision)
+    load = (backbones or BackboneCache()).load
+    backbone = load(header.backbone_id, path=path, device=device, precision=header.precision)
     if backbone.fingerprint != header.fingerprint and not force:
         raise ModelError(
             f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the ones here are "

@@ -122,6 +122,8 @@ def _open_stream(stream: BinaryIO, name: str, sound: SoundWish) -> PictureSource
 def _refuse_unusable(head: bytes, name: str) -> None:
     if not head:
         raise MediaError(f"{name}: is empty")
+    if head.startswith(b"\x89VOV"):
+        raise MediaError(f"{name}: is a .vov file already; vov decode shows it, vov scale changes its size")
     if _is_text(head):
         raise MediaError(f"{name}: is text, not a video or image")
 
