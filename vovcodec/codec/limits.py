@@ -6,7 +6,9 @@ decode, which is shown before it is spent. Neither torch nor a model is loaded.
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,12 +70,12 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
     """Of decoding these segments at the source size, at most `steps` evaluations each (None: all)."""
     adaptation = header.adaptation
-    flop, model, work, n_evaluations = 0.0, 0, 0, 0
-    known = True
-    for n_frames in sorted({segment.n_frames for segment in segments}):
-        alike = [segment for segment in segments if segment.n_frames == n_frames]
-        evaluations = sum(min(steps or 1 << 30, header.sampler.n_evaluations(segment.atoms)) for segment in alike)
-        n_evaluations += evaluations
+    evaluations: Counter[int] = Counter()  # of all segments of so many frames
+    for segment in segments:
+        whole = header.sampler.n_evaluations(segment.atoms)
+        evaluations[segment.n_frames] += min(steps or whole, whole)
+    flop, model, work = 0.0, 0, 0
+    for n_frames, n_evaluations in evaluations.items():
         one = segment_cost(
             header.backbone_id,
             header.precision,
@@ -83,16 +85,13 @@ def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int
             rank=adaptation.rank if adaptation else 0,
         )
         if one is None:
-            known = False
-            continue
-        flop += one.flop * evaluations
+            return DecodeCost(evaluations.total(), None, None, None)
+        flop += one.flop * n_evaluations
         model, work = max(model, one.model_bytes), max(work, one.work_bytes)
-    if not known:
-        return DecodeCost(n_evaluations, None, None, None)
     work += 3 * _PER_OUTPUT_VALUE * header.source_width * header.source_height
     work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
     work += _PER_SYMBOL * (adaptation.vector_length if adaptation else 0)
-    return DecodeCost(n_evaluations, model, work, flop)
+    return DecodeCost(evaluations.total(), model, work, flop)
 
 
 def require_affordable(
@@ -118,7 +117,7 @@ def require_affordable(
         what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(free_bytes)} are free on {device}"
     elif hours is not None and hours > limits.hours:
         what = f"about {hours:,.0f} hours ({cost.n_evaluations:,} network evaluations) on {device}"
-        allow = f"hours={hours:.0f}"
+        allow = f"hours={math.ceil(hours)}"
     else:
         return
     if approve is None or not approve(f"decoding this file takes {what}"):
