@@ -220,7 +220,9 @@ def test_a_clip_that_grows_gives_its_whole_frames_or_one_clear_line(tmp_path):
 def test_a_closing_terminal_ends_a_job_like_ctrl_c_unless_that_is_ignored(tmp_path):
     source = tmp_path / "in.vov"
     source.write_bytes(b"x")
-    process = start("sleep", str(source), "-o", str(tmp_path / "out.mp4"), stdout=subprocess.PIPE)
+    # The suite itself may run under nohup.
+    usual = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    process = start("sleep", str(source), "-o", str(tmp_path / "out.mp4"), stdout=subprocess.PIPE, **usual)
     assert process.stderr.readline() == b"asleep\n"
     process.send_signal(signal.SIGHUP)
     assert process.communicate(timeout=60)[1] == b"vov: interrupted\n"
