@@ -220,7 +220,9 @@ def test_a_clip_that_grows_gives_its_whole_frames_or_one_clear_line(tmp_path):
 def test_a_closing_terminal_ends_a_job_like_ctrl_c_unless_that_is_ignored(tmp_path):
     source = tmp_path / "in.vov"
     source.write_bytes(b"x")
-    process = start("sleep", str(source), "-o", str(tmp_path / "out.mp4"), stdout=subprocess.PIPE)
+    # The suite itself may run under nohup.
+    usual = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)}
+    process = start("sleep", str(source), "-o", str(tmp_path / "out.mp4"), stdout=subprocess.PIPE, **usual)
     assert process.stderr.readline() == b"asleep\n"
     process.send_signal(signal.SIGHUP)
     assert process.communicate(timeout=60)[1] == b"vov: interrupted\n"
@@ -360,12 +362,12 @@ def test_two_encodes_of_one_job_both_finish(preset, tmp_path, monkeypatch):  # n
     options = EncodeOptions(preset=preset, effort="instant", state_dir=tmp_path / "states", target_bytes=700)
     first, second = tmp_path / "first.vov", tmp_path / "second.vov"
     encode_segment = encode_module.encode_segment
-    inner = []
+    other = iter([lambda: encode(source, second, options)])
 
     def overtaken(*args, **kwargs):
         # While the first encode is at its second segment, the other one runs through and throws the state away.
-        if kwargs["index"] == 1 and not inner:
-            inner.append(encode(source, second, options))
+        if kwargs["index"] == 1 and (run_through := next(other, None)):
+            run_through()
             assert not any((tmp_path / "states").rglob("*.part"))
         return encode_segment(*args, **kwargs)
 

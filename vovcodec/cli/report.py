@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -45,7 +46,9 @@ def print_report(report: Any, running: Running, *, data_on_stdout: bool) -> None
         text = json.dumps(to_plain(content))
     else:
         text = format_report(content)
-    print(text, file=stream, flush=True)
+    # A log that nobody reads or whose disk is full does not make the data on standard output any worse.
+    with contextlib.suppress(OSError) if data_on_stdout else contextlib.nullcontext():
+        print(text, file=stream, flush=True)
 
 
 def format_report(content: Mapping[str, Any], indent: str = "") -> str:

@@ -6,6 +6,7 @@ decode, which is shown before it is spent. Neither torch nor a model is loaded.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,31 +68,33 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 
 def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
     """Of decoding these segments at the source size, at most `steps` evaluations each (None: all)."""
-    flop, model, work, n_evaluations = 0.0, 0, 0, 0
+    alike: dict[int, list[Segment]] = {}
+    for segment in segments:
+        alike.setdefault(segment.n_frames, []).append(segment)
+    flop, model, work, n_total = 0.0, 0, 0, 0
     known = True
-    for n_frames in sorted({segment.n_frames for segment in segments}):
-        alike = [segment for segment in segments if segment.n_frames == n_frames]
-        evaluations = sum(min(steps or 1 << 30, header.sampler.n_evaluations(segment)) for segment in alike)
-        n_evaluations += evaluations
+    for n_frames, group in alike.items():
+        n_evaluations = sum(min(steps or 1 << 30, header.sampler.n_evaluations(segment)) for segment in group)
+        n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,
             header.precision,
             n_frames=n_frames,
             width=header.coded_width,
             height=header.coded_height,
-            rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in alike),
+            rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in group),
         )
         if one is None:
             known = False
             continue
-        flop += one.flop * evaluations
+        flop += one.flop * n_evaluations
         model, work = max(model, one.model_bytes), max(work, one.work_bytes)
     if not known:
-        return DecodeCost(n_evaluations, None, None, None)
+        return DecodeCost(n_total, None, None, None)
     work += 3 * _PER_OUTPUT_VALUE * header.source_width * header.source_height
     work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
     work += _PER_SYMBOL * max((sum(_vector_lengths(header, s)) for s in segments), default=0)
-    return DecodeCost(n_evaluations, model, work, flop)
+    return DecodeCost(n_total, model, work, flop)
 
 
 def _vector_lengths(header: StreamHeader, segment: Segment) -> list[int]:
@@ -122,7 +125,7 @@ def require_affordable(
         what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(free_bytes)} are free on {device}"
     elif hours is not None and hours > limits.hours:
         what = f"about {hours:,.0f} hours ({cost.n_evaluations:,} network evaluations) on {device}"
-        allow = f"hours={hours:.0f}"
+        allow = f"hours={math.ceil(hours)}"
     else:
         return
     if approve is None or not approve(f"decoding this file takes {what}"):
