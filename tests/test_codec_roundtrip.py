@@ -342,6 +342,15 @@ def test_an_interrupted_encode_continues_to_the_same_bytes(preset, tmp_path, uni
     assert not any(states.rglob("*.*")), "state is removed afterwards"
 
 
+def changed_preset(preset, old: str, new: str):
+    """A preset of the same name in another folder."""
+    text, folder = preset.read_text(), preset.parent / new.replace(":", "").replace(" ", "")
+    assert old in text
+    folder.mkdir()
+    (folder / preset.name).write_text(text.replace(old, new))
+    return folder / preset.name
+
+
 def test_state_serves_no_other_input_settings_or_weights(preset, tmp_path):
     states, coded = tmp_path / "states", tmp_path / "out.vov"
     options = EncodeOptions(preset=preset, state_dir=states, target_bytes=500)
@@ -355,6 +364,9 @@ def test_state_serves_no_other_input_settings_or_weights(preset, tmp_path):
         (clip(tmp_path, 5), replace(options, seed=1)),
         (clip(tmp_path, 5), replace(options, caption="other")),
         (clip(tmp_path, 5), replace(options, target_bytes=501)),
+        (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "lr: 1e-2", "lr: 2e-2"))),
+        (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "snr_ratio: 3.0", "snr_ratio: 2.0"))),
+        (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "bytes: 300", "reach: 1.1, bytes: 300"))),
     ]:
         listener = Listener()
         encode(source, coded, replace(changed, overwrite=True), listener)

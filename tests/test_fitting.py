@@ -14,12 +14,14 @@ from torch import nn
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.pocket.backbone import PocketBackbone
+from vovcodec.codec.segment import coded_within
 from vovcodec.entropy.quantizer import dequantize, quantize
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.fit import (
     FitSettings,
+    FittedVector,
     StageSettings,
     entry_scale,
     fit_vector,
@@ -251,6 +253,22 @@ def test_a_vector_fits_a_real_model(tmp_path):
         )
     assert losses[0] == pytest.approx(1.0, abs=0.1), "relative to the error without a vector"
     assert losses[-1] < 0.97 * losses[0]
+
+
+@pytest.mark.parametrize("deviation", [0.5, 20.0])
+@pytest.mark.parametrize("size_bytes", [20, 60, 110])
+def test_a_vector_is_coded_within_its_bytes(deviation, size_bytes):
+    """Even where the largest step size of the file is too fine; the largest entries are what is kept then."""
+    theta = (deviation * np.random.default_rng(2).standard_normal(200)).astype(np.float32)
+    fitted = requantize(FittedVector(np.zeros(200, np.int32), 0, theta, theta, 0), 5 * 2048)
+    coded, model, words = coded_within(fitted, size_bytes, fill=False)
+    assert 0.8 * size_bytes - 4 <= len(model) + len(words) <= size_bytes
+    assert np.array_equal(decode_symbols(model, words, 200), coded.symbols)
+    assert np.array_equal(coded.theta, dequantize(coded.symbols, coded.step_size_q))
+    if deviation > 1:
+        kept = coded.symbols != 0
+        assert coded.step_size_q < 16 and np.abs(theta[~kept]).min() < np.abs(theta[kept]).min()
+        assert np.abs(coded.theta - theta)[kept].max() <= 1.0
 
 
 @pytest.mark.parametrize("n_steps", [1, 5, 6, 7, 11, 12])

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -42,8 +43,10 @@ COORDINATES = (
     Coordinate("steering.codebook", choices=("hadamard", "cyclic")),
     Coordinate("adaptation.vector_length", step=2.0, low=32, high=16384, is_factor=True, digits=6),
     Coordinate("rate.split", step=2.0, low=0.01, high=0.6, is_factor=True),
+    Coordinate("fitting.stage1.lr", step=2.0, low=1e-4, high=0.2, is_factor=True),
+    Coordinate("fitting.stage2.lr", step=2.0, low=1e-4, high=0.2, is_factor=True),
 )
-"""What is searched, in this order. `rate.split` stands for the vector's share; the last two only with a vector."""
+"""What is searched, in this order; all but steering only with a vector, whose share `rate.split` stands for here."""
 
 _MARGIN_DB = 0.005
 
@@ -158,22 +161,26 @@ def _to_yaml(name: str, value: Any) -> Any:
 
 
 def _words(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in settings.items())
+    return " ".join(f"{_short(name)}={value}" for name, value in settings.items())
+
+
+def _short(name: str) -> str:
+    """`steering.reach` → `reach`, `fitting.stage1.lr` → `stage1.lr`."""
+    return name.partition(".")[2]
 
 
 def _starting_point(preset: Preset, wanted: Sequence[str]) -> tuple[dict[str, Any], list[Coordinate]]:
     """The settings in force and the coordinates to search. Raises UsageError for a name that is none."""
-    known = {each.name.rpartition(".")[2]: each for each in COORDINATES}
+    known = {_short(each.name): each for each in COORDINATES}
     for name in wanted:
         if name not in known:
             raise UsageError(f"{name} is not searched; there are {', '.join(known)}")
     has_vector = preset.adaptation.vector_length > 0
     start, coordinates = {}, []
     for short, each in known.items():
-        group, _, key = each.name.partition(".")
-        if (wanted and short not in wanted) or (group != "steering" and not has_vector):
+        if (wanted and short not in wanted) or (not each.name.startswith("steering.") and not has_vector):
             continue
-        value = getattr(getattr(preset, group), key)
+        value = attrgetter(each.name)(preset)
         if each.name == "rate.split":
             value = value[0] if value else 1 / 12
         start[each.name] = value

@@ -42,6 +42,7 @@ from vovcodec.fitting.fit import (
     fit_vector,
     initial_vector,
     requantize,
+    thinned,
 )
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.presets import Preset
@@ -225,18 +226,19 @@ def encode_segment(
 
 
 def coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) -> tuple[FittedVector, bytes, bytes]:
-    """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ).
+    """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ), and
+    where the largest Δ does not suffice, leave out the smallest entries.
 
     fill: nothing else can use the bytes that are left, so quantise more finely where the symbols are smaller.
     """
 
-    def size_of(step_size_q: int) -> int:
-        model, words = encode_symbols(requantize(fitted, step_size_q).symbols)
+    def size_of(candidate: FittedVector) -> int:
+        model, words = encode_symbols(candidate.symbols)
         return len(model) + len(words)
 
     if size_bytes is not None:
         coarse = fine = fitted.step_size_q
-        if size_of(fitted.step_size_q) > size_bytes:
+        if size_of(fitted) > size_bytes:
             coarse = 0
         elif fill:
             # Not beyond the step size at which the largest entry has the largest symbol.
@@ -244,6 +246,14 @@ def coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) ->
             fine = max(fine, nearest_step_size_q(largest / SYMBOL_LIMIT))
         while fine - coarse > 16:
             middle = (coarse + fine) // 2
-            coarse, fine = (middle, fine) if size_of(middle) <= size_bytes else (coarse, middle)
+            fits = size_of(requantize(fitted, middle)) <= size_bytes
+            coarse, fine = (middle, fine) if fits else (coarse, middle)
         fitted = requantize(fitted, coarse)
+        if size_of(fitted) > size_bytes:
+            few, many = 0, len(fitted.symbols)
+            while many - few > 1:
+                middle = (few + many) // 2
+                fits = size_of(thinned(fitted, middle)) <= size_bytes
+                few, many = (middle, many) if fits else (few, middle)
+            fitted = thinned(fitted, few)
     return fitted, *encode_symbols(fitted.symbols)

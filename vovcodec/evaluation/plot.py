@@ -23,7 +23,7 @@ Points = Sequence[tuple[float, float]]
 
 # Okabe and Ito's colours, which people with any colour vision tell apart; ours first, then the others as they come.
 _OURS, _OTHERS = "#D55E00", ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_MARKERS = "so^Dvp"
+_MARKERS = "s^Dvp"
 _TICKS = [125 * 2**power for power in range(-3, 16)]
 
 
@@ -51,32 +51,34 @@ def new_figure(
 def draw_curves(
     axes: Axes, curves: Mapping[str, Points], *, ours: Sequence[str], higher_is_better: bool = True
 ) -> None:
-    """Values over the bytes (logarithmic), a line for each name; a ring with its bytes where another overtakes ours.
+    """Values over the bytes (logarithmic), a line for each name; a ring and its bytes where another overtakes ours.
 
     ours: the names that are this codec's; the first one's crossing points are marked.
     """
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+    sign = 1 if higher_is_better else -1
+    own = Curve((size, sign * value) for size, value in curves.get(ours[0], ())) if ours else None
     others = [name for name in curves if name not in ours]
+    n_labels = 0
     for name, points in curves.items():
+        if not points:
+            continue
         if name in ours:
             style = {"color": _OURS, "marker": "o", "linewidth": 2.0, "zorder": 3}
             style["linestyle"] = "-" if name == ours[0] else "--"
         else:
             rank = others.index(name)
             style = {"color": _OTHERS[rank % len(_OTHERS)], "marker": _MARKERS[rank % len(_MARKERS)], "linewidth": 1.3}
-        if points:
-            axes.plot(*zip(*points, strict=True), markersize=3.5, label=name, **style)
-    sign = 1 if higher_is_better else -1
-    own = Curve((size, sign * value) for size, value in curves.get(ours[0], ())) if ours else None
-    for name in others if own else ():
-        overtaken = crossing(own, Curve((size, sign * value) for size, value in curves[name])).size_bytes
-        if overtaken is not None:
-            place = (overtaken, sign * own.at(overtaken))
-            axes.plot(*place, "o", markersize=8, markerfacecolor="none", markeredgecolor="#444444", zorder=4)
-            axes.annotate(
-                f"{overtaken:.0f} B", place, (6, -10), textcoords="offset points", fontsize=7, color="#444444"
-            )
+        axes.plot(*zip(*points, strict=True), markersize=3.5, label=name, **style)
+        overtaken = crossing(own, Curve((size, sign * value) for size, value in points)) if own else None
+        if name in others and overtaken is not None and overtaken.size_bytes is not None:
+            ring = {"markersize": 9, "markerfacecolor": "none", "markeredgecolor": style["color"], "zorder": 4}
+            axes.plot(overtaken.size_bytes, sign * own.at(overtaken.size_bytes), "o", **ring)
+            # In a corner that these curves leave empty: next to their rings, labels would cover one another.
+            label = {"transform": axes.transAxes, "color": style["color"], "fontsize": 7, "verticalalignment": "top"}
+            axes.text(0.03, 0.97 - 0.09 * n_labels, f"◯ {overtaken.size_bytes:.0f} B", **label)
+            n_labels += 1
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())

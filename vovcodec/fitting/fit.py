@@ -29,7 +29,16 @@ from vovcodec.progress import ProgressListener
 from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 from vovcodec.sampling.sampler import Velocity
 
-__all__ = ["FitSettings", "FittedVector", "StageSettings", "entry_scale", "fit_vector", "initial_vector", "requantize"]
+__all__ = [
+    "FitSettings",
+    "FittedVector",
+    "StageSettings",
+    "entry_scale",
+    "fit_vector",
+    "initial_vector",
+    "requantize",
+    "thinned",
+]
 
 _INITIAL_RANGE = 0.02  # θ starts uniform in ±0.02 (arXiv 2603.07615)
 _SAVE_EVERY_S = 15.0
@@ -83,6 +92,13 @@ def requantize(fitted: FittedVector, step_size_q: int) -> FittedVector:
     """The same fit with another step size."""
     symbols = quantize(fitted.unquantized, step_size_q)
     return replace(fitted, symbols=symbols, step_size_q=step_size_q, theta=dequantize(symbols, step_size_q))
+
+
+def thinned(fitted: FittedVector, n_kept: int) -> FittedVector:
+    """The same fit with its `n_kept` largest entries only, zero elsewhere."""
+    symbols = fitted.symbols.copy()
+    symbols[np.argsort(-np.abs(fitted.unquantized), kind="stable")[n_kept:]] = 0
+    return replace(fitted, symbols=symbols, theta=dequantize(symbols, fitted.step_size_q))
 
 
 def initial_vector(seed: int, segment: int, vector_length: int) -> Tensor:
