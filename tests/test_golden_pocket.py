@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "df6617e225ffca46f463223cc540492cc1e86e504860bc3e60b55320a2c726cd"),
-        (EDITED, "1208ee24cb5917caf7e64ee53364bea2c2f170ce01c6fb206e98cdb42f7b5e47"),
+        (GOLDEN, "14113ba76fa493208f54b98d81de9a42997ea31675b75a9710e6b44b4408ff06"),
+        (EDITED, "e94f6979e97ee2aeedbdd259c69dd727c58508c099f469fdee89c0b594c1b006"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
