@@ -19,7 +19,6 @@ from vovcodec.backbone.geometry import known_geometry
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
-from vovcodec.codec.plans import n_coded_frames_of
 from vovcodec.codec.regenerate import segment_atoms
 from vovcodec.container import Segment, VovFile, read_vov
 from vovcodec.entropy.symbols import decode_symbols
@@ -36,18 +35,19 @@ CASES = {
 
 
 def entropy_of(stream: VovFile, segment: Segment) -> dict:
-    """All symbols of a segment, and (positions, signs) of each injection."""
+    """All symbols of a segment, and the path bits, or (positions, signs), of each injection."""
     header, found = stream.header, {}
     if segment.vector is not None:
         length = header.adaptation.vector_length
         found["symbols"] = decode_symbols(segment.vector.model, segment.vector.words, length).tolist()
     if segment.atoms is not None:
         geometry = known_geometry(header.backbone_id, header.fingerprint)
-        n_frames = n_coded_frames_of(segment, geometry.time_stride)
+        n_frames = geometry.coded_frames(segment.n_frames)
         shape = geometry.latent_shape(n_frames, header.coded_width, header.coded_height)
         found["n_positions"] = segment.atoms.n_positions(shape)
         chosen = segment_atoms(header, segment, shape)
-        found["atoms"] = [[positions.tolist(), signs.tolist()] for positions, signs in chosen]
+        found["atoms"] = [[each.tolist() for each in choice] if isinstance(choice, tuple) else choice.tolist()
+                          for choice in chosen]  # fmt: skip
     return found
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tiny_clips import flash_and_click, write_event_clip
+from event_clips import flash_and_click, write_event_clip
 
 from vovcodec.container import read_vov
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 import zipfile
 from dataclasses import replace
@@ -17,12 +18,15 @@ from PIL import Image
 from vovcodec.backbone.pocket import block_transform
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.backbone.pocket.detail import DetailNetwork
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.pretraining import autoencoder as autoencoder_module
+from vovcodec.pretraining import detail as detail_module
 from vovcodec.pretraining import transformer as transformer_module
 from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr
 from vovcodec.pretraining.batches import SHAPES, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus, load_corpus
+from vovcodec.pretraining.detail import train_detail
 from vovcodec.pretraining.export import export_model
 from vovcodec.pretraining.main import main
 from vovcodec.pretraining.transformer import (
@@ -83,6 +87,7 @@ def corpus(folder):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(transformer_module, "SHAPES", TINY_SHAPES)
+    monkeypatch.setattr(detail_module, "SHAPES", TINY_SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -242,12 +247,51 @@ def test_a_run_starts_from_a_model_folder_and_may_be_made_longer(autoencoder, co
         train(autoencoder, corpus, tmp_path / "none", init=tmp_path)
 
 
+def train_on(autoencoder, corpus, run_dir, networks, **keywords):
+    run_dir.mkdir(exist_ok=True)
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    return train_detail(model, corpus, RECIPE, run_dir, networks, width=8, layers=1, **keywords)
+
+
+def test_a_resumed_detail_run_is_the_uninterrupted_one(autoencoder, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(transformer_module, "draw_batch", lambda *a, **k: draw_batch(*a, **k, shapes=TINY_SHAPES))
+    networks = transformer_module.build_networks(RECIPE, 16)
+    whole = train_on(autoencoder, corpus, tmp_path / "whole", networks, n_steps=4)
+    ticks = iter([0.0, 0.0, 0.0, 0.0, 100.0])
+    with monkeypatch.context() as patch:
+        patch.setattr(detail_module.time, "monotonic", lambda: next(ticks, 100.0))
+        train_on(autoencoder, corpus, tmp_path / "parts", networks, n_steps=4, stop_after_s=50)
+    assert 0 < torch.load(tmp_path / "parts" / "detail.pt", weights_only=True)["step"] < 4
+    resumed = train_on(autoencoder, corpus, tmp_path / "parts", networks, n_steps=4)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    figures = json.loads((tmp_path / "whole" / "detail.json").read_text())
+    assert figures["steps"] == 4 and 0 < figures["held_out_loss"] != figures["held_out_loss_without"]
+
+
+def test_an_untrained_detail_network_adds_nothing_and_sees_one_clip_at_a_time():
+    torch.manual_seed(0)
+    network = DetailNetwork(6, width=8, layers=2)
+    seen, known, t = torch.randn(2, 7, 3, 4, 5), torch.randn(2, 6, 3, 4, 5), torch.tensor([0.2, 0.9])
+    assert not network(seen, known, t).any()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    together = network(seen, known, t)
+    assert together.shape == known.shape
+    assert torch.allclose(together[1:], network(seen[1:], known[1:], t[1:]), atol=1e-5)
+    moved = seen.clone()
+    moved[:, :, 2, 0, 0] += 1.0  # three taps and 3×3 twice: reaches all frames, not the far corner
+    change = (network(moved, known, t) - together).abs().sum(dim=(0, 1))
+    assert change[0, 0, 0] > 0 and change[:, 3, 4].max() == 0
+
+
 def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(UsageError, match="run the stage transformer first"):
         averaged_networks(run, RECIPE, 16)
     train(autoencoder, corpus, run, replace(RECIPE, steps=2))
     shutil.copytree(autoencoder, run / "basis")
+    train_on(autoencoder, corpus, run, averaged_networks(run, RECIPE, 16)[:2], n_steps=1)
     export_model(run, tmp_path / "model", corpus, replace(RECIPE, steps=2))
     backbone = PocketBackbone(tmp_path / "model")
     assert backbone.geometry.channels == 16
@@ -273,7 +317,7 @@ def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(block_transform, "BlockTransformAutoencoder", small)
     monkeypatch.setattr(autoencoder_module, "fit_basis", functools.partial(fit_basis, n_batches=2))
     monkeypatch.setattr(transformer_module, "TransformerRecipe", lambda: RECIPE)
-    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1"]
+    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1", "--detail-steps", "1"]
     assert main(arguments) == 0
     assert PocketBackbone(tmp_path / "model").geometry.channels == 8
     assert "held out" in capsys.readouterr().out

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from event_clips import write_event_clip
 from PIL import Image
-from tiny_clips import write_event_clip
 
 from vovcodec.cli.app import run
 from vovcodec.container import VovFile, audio_of, read_vov

@@ -130,6 +130,7 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     from transformers import UMT5Config, UMT5EncoderModel
 
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.backbone.pocket.detail import DetailNetwork
 
     torch.manual_seed(seed)
     autoencoder = BlockTransformAutoencoder(latent_channels=n_channels)
@@ -154,8 +155,11 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     text = UMT5EncoderModel(
         UMT5Config(vocab_size=384, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, dropout_rate=0.0)
     )
+    detail = DetailNetwork(n_channels, width=8, layers=1)
+    torch.nn.init.normal_(detail.proj_out.weight, std=0.02)
     autoencoder.save_pretrained(folder / "vae")
     transformer.save_pretrained(folder / "transformer")
+    detail.save_pretrained(folder / "detail")
     text.save_pretrained(folder / "text_encoder")
     (folder / "model_index.json").write_text('{"_class_name": "PocketModel"}\n')
     return folder

@@ -111,6 +111,8 @@ def _pocket() -> tuple[_Transformer, int] | None:
         sizes = {path: path.stat().st_size for path in folder.glob("*/*.safetensors")}
     except (ModelError, OSError, ValueError):
         return None
-    params = sum(size for path, size in sizes.items() if path.parent.name == "transformer") // 2
+    # Stored in two bytes each. Those of the detail network are used at every latent position, four times per token.
+    uses = {"transformer": 1, "detail": 4}
+    params = sum(uses.get(path.parent.name, 0) * size for path, size in sizes.items()) // 2
     width = config["num_attention_heads"] * config["attention_head_dim"]
     return _Transformer(params, config["num_layers"], width, config["ffn_dim"], 8), sum(sizes.values())

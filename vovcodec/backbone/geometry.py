@@ -14,7 +14,7 @@ from vovcodec.errors import ModelError
 __all__ = ["POCKET_COMPONENTS", "POCKET_WEIGHTS", "LatentGeometry", "known_geometry", "pocket_geometry"]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
-POCKET_COMPONENTS = ("transformer", "vae", "text_encoder")
+POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
 _POCKET_MAX_FRAMES = 129
 
 

@@ -102,23 +102,21 @@ def compare(item: str, stream: VovFile, settings: Sequence[Setting], *, force: b
 def _decode(stream: VovFile, segment, setting: Setting, force: bool) -> Decode:
     import torch
 
-    from vovcodec.codec.plans import n_coded_frames_of
-    from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
+    from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
 
     header = replace(stream.header, precision=setting.precision)
     if setting.control:
         header = replace(header, sampler=replace(header.sampler, seed=header.sampler.seed ^ 1))
     torch.set_num_threads(setting.threads)
     backbone = load_matching_backbone(header, device=setting.device, force=force)
-    adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
     steps = []
     latents = regenerate_latents(
         backbone,
         header,
         segment,
         stream.caption_of(segment),
-        adapter,
-        n_coded_frames=n_coded_frames_of(segment, backbone.geometry.time_stride),
+        Adapters(backbone),
+        n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
         on_step=lambda t, x_t, clean: steps.append((t, x_t.cpu(), clean.cpu())),
     )
     return Decode(steps, backbone.to_frames(latents)[: segment.n_frames])

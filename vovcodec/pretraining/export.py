@@ -16,21 +16,25 @@ __all__ = ["export_model"]
 def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     """Collect the averaged networks of a run into `out_dir`.
 
-    Layout: model_index.json, transformer/, text_encoder/, vae/ (config.json and safetensors each), README.md.
+    Layout: model_index.json, transformer/, detail/, text_encoder/, vae/ (config.json and safetensors each), README.md.
     The block transform keeps float32, since its bases must stay orthonormal; networks are stored in bfloat16.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.backbone.pocket.detail import DetailNetwork
     from vovcodec.pretraining.card import model_card
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
+    detail = DetailNetwork.from_pretrained(run_dir / "detail")
     transformer, text, n_steps, log = averaged_networks(run_dir, recipe, autoencoder.config.latent_channels)
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
+    detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
     text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
     index = {
         "_class_name": "PocketModel",
         "transformer": ["diffusers", "WanTransformer3DModel"],
+        "detail": ["vovcodec", "DetailNetwork"],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "vae": ["vovcodec", "BlockTransformAutoencoder"],
     }

@@ -1,6 +1,7 @@
-"""The command that trains the embedded model: basis → transformer → model folder.
+"""The command that trains the embedded model: basis → transformer → detail network → model folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|export] [--init FOLDER] [--device cuda]
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|export] [--init FOLDER]
+        [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
 """
@@ -19,11 +20,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "export"])
+    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "detail", "export"])
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--init", type=Path, help="model folder that a new run starts from")
     parser.add_argument("--steps", type=int, help="optimiser steps; may change when a run is continued")
+    parser.add_argument("--detail-steps", type=int, default=2400, help="optimiser steps of the detail network")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.autoencoder import fit_basis
     from vovcodec.pretraining.corpus import load_corpus
-    from vovcodec.pretraining.transformer import TransformerRecipe, train_transformer
+    from vovcodec.pretraining.transformer import TransformerRecipe, averaged_networks, train_transformer
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -61,6 +63,21 @@ def main(arguments: list[str] | None = None) -> int:
             recipe,
             options.run,
             init=options.init,
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
+    if options.stage in ("all", "detail"):
+        from vovcodec.pretraining.detail import train_detail
+
+        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
+        transformer, text, _, _ = averaged_networks(options.run, recipe, autoencoder.config.latent_channels)
+        train_detail(
+            autoencoder,
+            corpus,
+            recipe,
+            options.run,
+            (transformer, text),
+            n_steps=options.detail_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )

@@ -31,7 +31,8 @@ __all__ = [
     "averaged_networks",
     "build_networks",
     "caption_tokens",
-    "predict",
+    "draw_times",
+    "prediction_loss",
     "train_transformer",
     "validation_loss",
 ]
@@ -131,8 +132,25 @@ def predict(
     )[0]
 
 
-def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t: Tensor, noise: Tensor, beta: float):
+def draw_times(n: int, logit_mean: float, logit_std: float, generator: torch.Generator) -> Tensor:
+    """n times with logit(t) ~ N(mean, std²), [n], stratified: every batch covers the whole range evenly."""
+    quantile = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    return torch.sigmoid(logit_mean + logit_std * torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
+
+
+def prediction_loss(
+    transformer: nn.Module,
+    text: nn.Module,
+    autoencoder: BlockTransformAutoencoder,
+    frames: Tensor,
+    captions: list[str],
+    t: Tensor,
+    generator: torch.Generator,
+    beta: float,
+) -> Tensor:
+    """The objective of the module's docstring for frames [B, 3, F, H, W] at times [B], with noise from `generator`."""
     x0 = autoencoder.encode(frames)
+    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     time_ = t.view(-1, 1, 1, 1, 1)
     x_t = (1 - time_) * x0 + time_ * noise
     coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
@@ -144,8 +162,17 @@ def _loss(transformer, text, autoencoder, frames: Tensor, captions: list[str], t
 
 
 @torch.no_grad()
-def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: TransformerRecipe, n_batches: int = 16):
-    """Loss on held-out items with fixed noise and times stratified over the training distribution."""
+def validation_loss(
+    transformer: nn.Module,
+    text: nn.Module,
+    autoencoder: BlockTransformAutoencoder,
+    corpus: Corpus,
+    recipe: TransformerRecipe,
+    n_batches: int = 16,
+    logit_mean: float | None = None,
+    logit_std: float | None = None,
+) -> float:
+    """Loss on held-out items with fixed noise and times stratified over the recipe's distribution, or another one."""
     held = corpus.held_out()
     device = next(transformer.parameters()).device
     generator = torch.Generator().manual_seed(1)
@@ -154,18 +181,14 @@ def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: Tran
         batch = draw_batch(held, seed=999, step=i, tokens_per_batch=recipe.tokens_per_batch, caption_dropout=0.0)
         n = len(batch.captions)
         quantile = (torch.arange(n) + 0.5) / n
-        t = torch.sigmoid(recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile)).to(device)
+        mean = recipe.logit_mean if logit_mean is None else logit_mean
+        std = recipe.logit_std if logit_std is None else logit_std
+        t = torch.sigmoid(mean + std * torch.special.ndtri(quantile)).to(device)
         frames = batch.frames.to(device)
-        shape = (
-            n,
-            transformer.config.out_channels,
-            1 + (frames.shape[2] - 1) // 4,
-            frames.shape[3] // 8,
-            frames.shape[4] // 8,
-        )
-        noise = torch.randn(shape, generator=generator).to(device)
         with torch.autocast(device.type, torch.bfloat16):
-            total += _loss(transformer, text, autoencoder, frames, batch.captions, t, noise, recipe.beta).item()
+            total += prediction_loss(
+                transformer, text, autoencoder, frames, batch.captions, t, generator, recipe.beta
+            ).item()
     return total / n_batches
 
 
@@ -259,26 +282,15 @@ def train_transformer(
             pending = loader.submit(fetch, step + 1)
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
             frames = batch.frames.to(device)
-            n = len(batch.captions)
-            # Stratified times: every batch covers the whole range evenly.
-            quantile = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-            t = torch.sigmoid(
-                recipe.logit_mean + recipe.logit_std * torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4))
-            ).to(device)
-            shape = (
-                n,
-                autoencoder.config.latent_channels,
-                1 + (frames.shape[2] - 1) // 4,
-                frames.shape[3] // 8,
-                frames.shape[4] // 8,
-            )
-            noise = torch.randn(shape, generator=generator).to(device)
+            t = draw_times(len(frames), recipe.logit_mean, recipe.logit_std, generator).to(device)
             scale = _learning_rate(step, recipe)
             for optimizer, lrs in zip(optimizers, base_lrs, strict=True):
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):
                     group["lr"] = lr * scale
             with torch.autocast(frames.device.type, torch.bfloat16):
-                loss = _loss(transformer, text, autoencoder, frames, batch.captions, t, noise, recipe.beta)
+                loss = prediction_loss(
+                    transformer, text, autoencoder, frames, batch.captions, t, generator, recipe.beta
+                )
             loss.backward()
             torch.nn.utils.clip_grad_norm_([*transformer.parameters(), *text.parameters()], 1.0)
             for optimizer in optimizers:

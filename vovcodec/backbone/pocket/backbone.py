@@ -39,6 +39,7 @@ class PocketBackbone:
         from transformers import UMT5EncoderModel
 
         from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+        from vovcodec.backbone.pocket.detail import DetailNetwork
 
         folder = Path(folder) if folder else WEIGHTS_DIR
         if not (folder / "model_index.json").is_file():
@@ -62,13 +63,14 @@ class PocketBackbone:
             with without_progress_bars():
                 self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
                 self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
+                self._detail = DetailNetwork.from_pretrained(folder / "detail", **load)
                 self._text_encoder = UMT5EncoderModel.from_pretrained(
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
                 )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"the model in {folder} is damaged: {reason}") from error
-        for module in (self.vae, self.transformer, self._text_encoder):
+        for module in (self.vae, self.transformer, self._detail, self._text_encoder):
             module.to(self.device).eval().requires_grad_(False)
         self.geometry = pocket_geometry(self.vae.config.latent_channels)
 
@@ -100,13 +102,15 @@ class PocketBackbone:
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
         coefficients = precondition(times, self.vae.channel_std(x_t.shape[2]))
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            hidden = network_input(x_t, coefficients)
             prediction = self.transformer(
-                hidden_states=network_input(x_t, coefficients),
+                hidden_states=hidden,
                 timestep=1000 * times,
                 encoder_hidden_states=condition.expand(len(x_t), -1, -1),
                 return_dict=False,
             )[0]
-        clean = coefficients.c_skip * x_t + coefficients.c_out * prediction.float()
+            detail = self._detail(hidden, prediction, times)
+        clean = coefficients.c_skip * x_t + coefficients.c_out * (prediction.float() + detail.float())
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 
     @contextmanager
