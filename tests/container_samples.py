@@ -120,13 +120,17 @@ def merged() -> VovFile:
 
 
 def trellis() -> VovFile:
-    """One segment steered by a path of 59 bits, whose first injection has none, with a sound of three packets."""
+    """Two segments steered by paths, of 59 bits (the first injection has none) and of 9, with a sound of 3 packets."""
     words = pattern(7, 12) + b"\xa0"
     atoms = CodedAtoms(memory=9, counts=(0, 6, 20, 33), last_q=7, active_channels=3, words=words)
+    segments = (
+        Segment(index=0, n_frames=33, atoms=atoms),
+        Segment(index=1, first_frame=33, n_frames=21, atoms=CodedAtoms(counts=(9,), words=b"\xc5\x80")),
+    )
     packets = (pattern(11, 13), b"", pattern(5, 14))
     sound = AudioTrack(n_channels=2, start=960, packets=packets, durations=(2880, 2880, 7))
-    segment = Segment(index=0, n_frames=33, atoms=atoms)
-    return VovFile(header(has_audio=True), (segment,), "a swarm of bees", (audio_section(sound),))
+    head = header(n_frames=54, n_segments=2, has_audio=True)
+    return VovFile(head, segments, "a swarm of bees", (audio_section(sound),))
 
 
 SAMPLES = {
