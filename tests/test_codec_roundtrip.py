@@ -410,7 +410,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(preset, tmp
     (tmp_path / "folder").mkdir()
     names = {"no folder": "none/out.vov", "a folder": "folder", "file as folder": "file/out.vov"}
     if kind == "no permission":
-        monkeypatch.setattr("os.access", lambda *arguments, **keywords: False)
+
+        def refused(*arguments, **keywords):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr("tempfile.TemporaryFile", refused)
     with pytest.raises(MediaError):
         encode(clip(tmp_path, 5), tmp_path / names.get(kind, "out.vov"), EncodeOptions(preset=preset), Listener())
 

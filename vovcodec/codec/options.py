@@ -186,7 +186,7 @@ class DecodeOptions:
     threads: int | None = None
     container: str | None = None
     limits: DecodeLimits = DecodeLimits()
-    approve: Approve | None = None
+    approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")
