@@ -4,13 +4,14 @@ Feeds changed inputs (fuzz_mutations.py) to every place that interprets foreign 
 `--coverage` it is seeded and steered by outcomes: an input that fails, or passes, in a way not seen before joins the
 inputs to be changed. With `--coverage` atheris (the extra `fuzz`) measures which lines ran and steers by that.
 
-Whatever is not a typed error is a crash: an exception of another kind, more than 10 s or 3 GiB. It is kept in
-tests/crashes/, which the fast suite replays, and the exit code is 1.
+Whatever is not a typed error is a crash: an exception of another kind, more than 10 s of processor time or 3 GiB. It
+is kept in tests/crashes/, which the fast suite replays, and the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import random
 import resource
@@ -29,7 +30,7 @@ POOL_MOST = 4000
 
 
 class TooLong(BaseException):
-    """One input took more than `SECONDS`."""
+    """One input took more than `SECONDS` of processor time."""
 
 
 def guarded() -> None:
@@ -37,9 +38,9 @@ def guarded() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, resource.RLIM_INFINITY))
 
     def stop(number: int, frame: object) -> None:
-        raise TooLong(f"more than {SECONDS} s")
+        raise TooLong(f"more than {SECONDS} s of processor time")
 
-    signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGPROF, stop)
 
 
 def keep(target: str, data: bytes) -> Path:
@@ -49,57 +50,72 @@ def keep(target: str, data: bytes) -> Path:
     return path
 
 
-def steered_by_outcomes(names: list[str], n_inputs: int, seconds: float, seed: int) -> int:
-    """Runs until the inputs or the time are used up; returns the number of different crashes."""
-    from fuzz_mutations import corpus, mutate
-    from fuzz_targets import TARGETS
+class OutcomeRun:
+    """A run steered by outcomes: inputs, what came of them, and the different crashes so far."""
 
-    rng = random.Random(seed)
-    originals = {name: corpus(name) for name in names}
-    pools = {name: list(originals[name]) for name in names}
-    seen: dict[str, Counter[str]] = {name: Counter() for name in names}
-    crashes: set[str] = set()
-    started = last_s = time.monotonic()
-    n_done = 0
-    while n_done < n_inputs and time.monotonic() - started < seconds:
-        (name,) = rng.choices(names, [WEIGHTS[name] for name in names])
-        pool = pools[name]
+    def __init__(self, names: list[str], seed: int) -> None:
+        from fuzz_mutations import corpus
+
+        self.names, self.rng = names, random.Random(seed)
+        self.originals = {name: corpus(name) for name in names}
+        self.pools = {name: list(self.originals[name]) for name in names}
+        self.seen: dict[str, Counter[str]] = {name: Counter() for name in names}
+        self.crashes: set[str] = set()
+        self.started_s, self.n_done = time.monotonic(), 0
+
+    def feed(self, n_inputs: int, seconds: float) -> None:
+        """Until so many inputs or seconds are used up, or Ctrl-C."""
+        last_s = self.started_s
+        with contextlib.suppress(KeyboardInterrupt):
+            while self.n_done < n_inputs and time.monotonic() - self.started_s < seconds:
+                self.one()
+                if time.monotonic() - last_s > 60:
+                    last_s = time.monotonic()
+                    print(self.progress(), flush=True)
+
+    def one(self) -> None:
+        """One input; what is new joins the inputs to be changed."""
+        from fuzz_mutations import mutate
+        from fuzz_targets import TARGETS
+
+        rng = self.rng
+        (name,) = rng.choices(self.names, [WEIGHTS[name] for name in self.names])
+        pool = self.pools[name]
         # What failed in a new way is worth changing further, but most of what comes of it fails in the same way.
-        data = mutate(name, rng.choice(originals[name] if rng.random() < 0.6 else pool), rng.choice(pool), rng)
-        signal.alarm(SECONDS)
+        data = mutate(name, rng.choice(self.originals[name] if rng.random() < 0.6 else pool), rng.choice(pool), rng)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of processor time: the machine may be busy or this be stopped
         try:
             outcome = TARGETS[name](data)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                break
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a panic of the range coder is no Exception
             place = "".join(traceback.format_exception(error)[-2:])
-            if place not in crashes:
-                crashes.add(place)
+            if place not in self.crashes:
+                self.crashes.add(place)
                 print(f"{name}: {type(error).__name__}: {error}\n  kept: {keep(name, data)}\n{place}", flush=True)
             outcome = "crash"
         finally:
-            signal.alarm(0)
-        n_done += 1
-        seen[name][outcome] += 1
-        if seen[name][outcome] == 1 and len(pool) < POOL_MOST and len(data) < 20_000:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        self.n_done += 1
+        self.seen[name][outcome] += 1
+        if self.seen[name][outcome] == 1 and len(pool) < POOL_MOST and len(data) < 20_000:
             pool.append(data)
-        if time.monotonic() - last_s > 60:
-            last_s = time.monotonic()
-            print(progress(n_done, started, seen, crashes), flush=True)
-    print(progress(n_done, started, seen, crashes))
-    for name in names:
-        total = seen[name].total()
-        listed = "\n".join(f"  {count:9,}  {what}" for what, count in seen[name].most_common(12))
-        print(f"{name}: {total:,} inputs, {len(seen[name])} different outcomes\n{listed}")
-    return len(crashes)
 
+    def progress(self) -> str:
+        """One line: inputs, time, outcomes and crashes so far."""
+        elapsed_s = time.monotonic() - self.started_s
+        n_outcomes = sum(len(counter) for counter in self.seen.values())
+        rate = self.n_done / max(elapsed_s, 1e-9)
+        figures = f"{self.n_done:,} inputs in {elapsed_s:.0f} s ({rate:.0f}/s)"
+        return f"{figures}, {n_outcomes} outcomes, {len(self.crashes)} crashes"
 
-def progress(n_done: int, started: float, seen: dict[str, Counter[str]], crashes: set[str]) -> str:
-    """One line: inputs, time, outcomes and crashes so far."""
-    elapsed_s = time.monotonic() - started
-    n_outcomes = sum(len(counter) for counter in seen.values())
-    rate = n_done / max(elapsed_s, 1e-9)
-    return f"{n_done:,} inputs in {elapsed_s:.0f} s ({rate:.0f}/s), {n_outcomes} outcomes, {len(crashes)} crashes"
+    def summary(self) -> str:
+        """The commonest outcomes of every target."""
+        lines = [self.progress()]
+        for name, counter in self.seen.items():
+            lines.append(f"{name}: {counter.total():,} inputs, {len(counter)} different outcomes")
+            lines += [f"  {count:9,}  {what}" for what, count in counter.most_common(12)]
+        return "\n".join(lines)
 
 
 def steered_by_coverage(names: list[str], n_inputs: int, seconds: float, seed: int) -> None:
@@ -156,7 +172,10 @@ def main() -> int:
         steered_by_coverage(names, options.inputs, min(options.seconds, 2**31 - 1), options.seed)
         return 0
     guarded()
-    return 1 if steered_by_outcomes(names, options.inputs, options.seconds, options.seed) else 0
+    run = OutcomeRun(names, options.seed)
+    run.feed(options.inputs, options.seconds)
+    print(run.summary())
+    return 1 if run.crashes else 0
 
 
 if __name__ == "__main__":

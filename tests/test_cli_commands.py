@@ -14,6 +14,7 @@ import pytest
 
 from vovcodec.cli.app import run
 from vovcodec.codec.options import (
+    DecodeLimits,
     DecodeOptions,
     DecodeReport,
     EditOptions,
@@ -138,6 +139,7 @@ def test_each_rate_flag(codec, clip, flags, expected):
 
 def test_every_decode_flag_reaches_its_option(codec, clip):
     flags = "--steps 8 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
+    flags += " --limit frames=500 --limit memory=8G --limit hours=0.5"
     assert run(["decode", "in.mp4", "-o", "out.y4m", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.y4m"))
     assert replace(codec.calls[0][2], approve=None) == DecodeOptions(
@@ -150,6 +152,7 @@ def test_every_decode_flag_reaches_its_option(codec, clip):
         force=True,
         threads=2,
         container="y4m",
+        limits=DecodeLimits(frames=500, memory=8 * 10**9, hours=0.5),
     )
 
 

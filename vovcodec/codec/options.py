@@ -211,7 +211,7 @@ class DecodeOptions:
     container: str | None = None
     strict: bool = False
     limits: DecodeLimits = DecodeLimits()
-    approve: Approve | None = None
+    approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")
