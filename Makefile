@@ -10,15 +10,16 @@ MEDIA ?=
 BENCH_DIR ?= runs/bench
 PRESET ?= pocket
 MINUTES ?= 60
+INPUTS ?= 1000000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd tune clean
+.PHONY: help setup demo test test-slow test-gpu lint fuzz bench bench-rd tune release-check clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-13s %s\n", $$1, $$2 }'
 
 setup: $(STAMP)  ## make $(VENV) and install this project with its tested dependencies
 
@@ -42,6 +43,10 @@ test-gpu: setup  ## the tests that need a CUDA device
 lint: setup  ## ruff
 	$(BIN)/python -m ruff check .
 
+fuzz: setup  ## INPUTS changed inputs for every reader; COVERAGE=1 steers by covered lines (atheris, Linux)
+	$(if $(COVERAGE),$(BIN)/python -m pip install -q -c constraints.txt -e '.[fuzz]')
+	$(BIN)/python tests/fuzz.py --inputs $(INPUTS) $(if $(COVERAGE),--coverage)
+
 bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a table and TSV in $(BENCH_DIR)/
 	$(BIN)/python -m vovcodec.demo.bench -o $(BENCH_DIR) --effort $(EFFORT) $(MEDIA)
 
@@ -50,6 +55,12 @@ bench-rd: setup  ## rate and distortion against classic codecs on the folder MED
 
 tune: setup  ## search the best steering of PRESET on the folder MEDIA in MINUTES; table in $(BENCH_DIR)/, preset rewritten
 	$(BIN)/python -m vovcodec.bench.tune --media $(MEDIA) --out $(BENCH_DIR)/tune_$(PRESET).tsv --preset $(PRESET) --minutes $(MINUTES) --write
+
+release-check: lint test  ## everything before a release; leaves wheel and sdist in dist/
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/test_release.py tests/test_wheel.py
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --no-isolation
+	$(BIN)/python -m vovcodec --version
 
 clean:  ## remove what building and testing left behind (not $(VENV))
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info $(DEMO_DIR)

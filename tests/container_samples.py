@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.2-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.3-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from pathlib import Path
 
 from vovcodec.container import (
     Adaptation,
+    AudioTrack,
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
     VovFile,
+    audio_section,
     serialize,
 )
 
@@ -52,7 +56,7 @@ def header(**changes: object) -> StreamHeader:
 
 def steering_only(n_words: int = 24, counts: tuple[int, ...] = COUNTS) -> VovFile:
     """One segment: caption, atoms of 14 injections, check."""
-    atoms = CodedAtoms(counts=counts, last_q=11, words=pattern(n_words))
+    atoms = CodedAtoms(codebook="hadamard", counts=counts, last_q=11, words=pattern(n_words))
     return VovFile(header(), (Segment(index=0, n_frames=33, caption="a red kite", atoms=atoms, check=CHECK),))
 
 
@@ -92,8 +96,47 @@ def three_segments() -> VovFile:
     return VovFile(head, segments, "a forest", extras, history)
 
 
-SAMPLES = {"steering": steering_only, "vector": vector_only, "segments": three_segments}
+def merged() -> VovFile:
+    """Two segments after edits: vectors of other files, cut atoms, and generation where the steering ends."""
+    head = header(n_frames=54, n_segments=2, adaptation=Adaptation(vector_length=300, projection_id="offset-philox"))
+    own = CodedVector(step_size_q=4000, model=pattern(2, 7), words=pattern(50, 8))
+    others = (
+        VectorUpdate(adaptation=Adaptation(vector_length=2048, projection_seed=9, rank=2, targets="qkv", last_blocks=5,
+                                           strength_q8=-128),
+                     vector=CodedVector(step_size_q=3500, model=b"", words=b"")),
+        VectorUpdate(adaptation=Adaptation(vector_length=1, strength_q8=1),
+                     vector=CodedVector(step_size_q=0, model=pattern(3, 9), words=pattern(40, 10))),
+    )  # fmt: skip
+    atoms = CodedAtoms(counts=COUNTS[:5], words=pattern(30, 11))
+    extra = RawSection(type=0xC5, payload=b"unknown")
+    segments = (
+        Segment(index=0, n_frames=33, vector=own, atoms=atoms, merged=others, generation=Generation(n_injections=25),
+                extras=(extra,)),
+        Segment(index=1, first_frame=33, n_frames=21, caption="a panda", merged=others[:1],
+                generation=Generation(n_injections=1, eta_scale_q=0)),
+    )  # fmt: skip
+    history = ({"edit": "merge", "name": "other.vov", "weight": -0.5}, {"edit": "keep-structure", "to": 0.35})
+    return VovFile(head, segments, "a dog, a cat", history=history)
+
+
+def trellis() -> VovFile:
+    """One segment steered by a path of 59 bits, whose first injection has none, with a sound of three packets."""
+    words = pattern(7, 12) + b"\xa0"
+    atoms = CodedAtoms(memory=9, counts=(0, 6, 20, 33), last_q=7, active_channels=3, words=words)
+    packets = (pattern(11, 13), b"", pattern(5, 14))
+    sound = AudioTrack(n_channels=2, start=960, packets=packets, durations=(2880, 2880, 7))
+    segment = Segment(index=0, n_frames=33, atoms=atoms)
+    return VovFile(header(has_audio=True), (segment,), "a swarm of bees", (audio_section(sound),))
+
+
+SAMPLES = {
+    "steering": steering_only,
+    "vector": vector_only,
+    "segments": three_segments,
+    "merged": merged,
+    "trellis": trellis,
+}
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.2-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.3-{name}.vov").write_bytes(serialize(make()))

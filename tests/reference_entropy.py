@@ -1,4 +1,4 @@
-"""A second decoder for symbols and atoms, written from FORMAT.md alone: slow, plain Python integers, no constriction.
+"""A second decoder for symbols, atoms and paths, written from FORMAT.md alone: slow, plain integers, no constriction.
 
 It exists so that the tests check the bytes against the specification and not against the encoder's own code.
 """
@@ -158,3 +158,27 @@ def reference_philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -
         x0, x1, x2, x3 = p1 >> 64 ^ x1 ^ k0, p1 & mask, p0 >> 64 ^ x3 ^ k1, p0 & mask
         k0, k1 = (k0 + 0x9E3779B97F4A7C15) & mask, (k1 + 0xBB67AE8584CAA73B) & mask
     return [x0, x1, x2, x3]
+
+
+def reference_raw(seed: int, purpose: int, indices: list[int], i: int) -> int:
+    """FORMAT.md, "Random streams": output r_i of one stream."""
+    i0, i1, i2, i3 = (*indices, 0, 0, 0, 0)[:4]
+    return reference_philox((seed | purpose << 32, i0 | i1 << 32), (i // 4 + 1, i2 | i3 << 32, 0, 0))[i % 4]
+
+
+def reference_decode_paths(words: bytes, counts: list[int], n_atoms: int) -> list[list[int]]:
+    """FORMAT.md, "Codebooks", trellis: the path bits of each injection."""
+    bits = [byte >> 7 - i & 1 for byte in words for i in range(8)]
+    assert max(counts) <= n_atoms < 1 << 24, "more bits than atoms"
+    assert len(words) == -(-sum(counts) // 8), "words of another size"
+    assert not any(bits[sum(counts) :]), "a bit after the last one"
+    return [[bits.pop(0) for _ in range(count)] for count in counts]
+
+
+def reference_path_atoms(path: list[int], seed: int, memory: int, n_atoms: int) -> list[tuple[int, int]]:
+    """FORMAT.md, "Codebooks", trellis: (atom, sign) for each bit of a path."""
+    length, atoms = n_atoms // max(1, len(path)), []
+    for i in range(len(path)):
+        raw = reference_raw(seed, 7, [], sum(path[i - j] << j for j in range(min(memory, i) + 1)))
+        atoms.append((i * length + ((raw >> 32) * length >> 32), -1 if raw & 1 else 1))
+    return atoms

@@ -12,7 +12,7 @@ from tiny_models import save_tiny_pocket
 
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
-from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder, inter_blocks, intra_blocks
+from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
 from vovcodec.errors import ModelError
@@ -56,11 +56,11 @@ def test_parseval_holds_on_kept_coefficients(backbone, n_frames):
     """Error energy in latents = (pixel error energy)·scale², the first frame counting four times."""
     vae, gain = backbone.vae, backbone.vae.config.latent_scale
     shape = (1, 24, 1 + (n_frames - 1) // 4, 4, 6)
-    a, b = noise(*shape, seed=1), noise(*shape, seed=2)
-    difference = (vae.invert(a) - vae.invert(b)).square().sum(dim=(0, 1, 3, 4))
+    a, b = 0.02 * noise(*shape, seed=1), 0.02 * noise(*shape, seed=2)  # so small that no pixel is clamped
+    difference = (vae.decode(a) - vae.decode(b)).square().sum(dim=(0, 1, 3, 4))
     weighted = 4 * difference[0] + difference[1:].sum()
     assert float((a - b).square().sum()) == pytest.approx(float(weighted) * gain**2, rel=1e-4)
-    assert torch.allclose(vae.encode(vae.invert(a)), a, atol=1e-4), "what is kept comes back exactly"
+    assert torch.allclose(vae.encode(vae.decode(a)), a, atol=1e-5), "what is kept comes back exactly"
 
 
 def test_the_first_frame_stands_on_its_own(backbone):
@@ -85,13 +85,12 @@ def test_geometry_is_that_of_the_latents(backbone, n_frames):
     assert decoded.shape == frames.shape and decoded.dtype == np.uint8
 
 
-def test_a_smooth_picture_survives_and_an_untrained_refiner_adds_nothing(backbone):
+def test_a_smooth_picture_survives(backbone):
     y, x = np.mgrid[:32, :48]
     smooth = np.stack([2 * x + 3 * y + 20, 3 * x + 40, 4 * y + 60], axis=-1).astype(np.uint8)[None]
     latents = backbone.to_latents(smooth)
     error = np.mean((backbone.to_frames(latents).astype(float) - smooth) ** 2)
     assert 10 * math.log10(255**2 / error) > 35
-    assert torch.equal(backbone.vae.decode(latents), backbone.vae.invert(latents).clamp(-1, 1))
 
 
 @pytest.mark.parametrize("t", [1.0, 0.7, 0.1, 1e-3])
@@ -208,12 +207,3 @@ def test_the_shipped_weights_are_small_and_work():
         wiener = precondition(torch.tensor([t]), backbone.channel_std(1)).c_skip * x_t
         gains.append(float((wiener - latents).square().mean() / (clean - latents).square().mean()))
     assert min(gains) > 1.0, gains
-
-
-def test_decoder_networks_see_one_clip_at_a_time():
-    torch.manual_seed(0)
-    vae = BlockTransformAutoencoder(latent_channels=8, refiner_width=8, refiner_blocks=1)
-    for parameter in vae.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
-    clips = noise(2, 3, 5, 16, 16)
-    assert torch.allclose(vae.refine(clips)[1:], vae.refine(clips[1:]), atol=1e-4)

@@ -6,13 +6,23 @@ import io
 import json
 import sys
 import types
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from vovcodec.cli.app import run
-from vovcodec.codec.options import DecodeOptions, DecodeReport, EncodeOptions, EncodeReport, ScaleOptions, ScaleReport
+from vovcodec.codec.options import (
+    DecodeOptions,
+    DecodeReport,
+    EditOptions,
+    EditReport,
+    EncodeOptions,
+    EncodeReport,
+    ScaleOptions,
+    ScaleReport,
+)
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 
 ENCODED = EncodeReport(
@@ -35,6 +45,10 @@ ENCODED = EncodeReport(
     segments=1,
 )
 DECODED = DecodeReport("out.mp4", 33, (416, 240), Fraction(25), 3.2, 20, 700_000_000, drift_db=0.01)
+EDITED = EditReport(
+    output="out.vov", size_bytes=410, sections={"vector": 109}, n_frames=33, coded_size=(224, 128),
+    frame_rate=Fraction(25), segments=1, vectors=2, strengths=[0.75, 0.5], steps=28, edits=3,
+)  # fmt: skip
 
 
 class Codec:
@@ -56,7 +70,7 @@ class Codec:
 @pytest.fixture
 def codec(monkeypatch):
     fake = Codec()
-    reports = {"encode": ENCODED, "decode": DECODED, "scale": ScaleReport("out.vov", 900)}
+    reports = {"encode": ENCODED, "decode": DECODED, "scale": ScaleReport("out.vov", 900), "edit": EDITED}
     for name, report in reports.items():
         module = types.ModuleType(f"vovcodec.codec.{name}")
         setattr(module, name, fake.verb(report))
@@ -126,7 +140,7 @@ def test_every_decode_flag_reaches_its_option(codec, clip):
     flags = "--steps 8 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
     assert run(["decode", "in.mp4", "-o", "out.y4m", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.y4m"))
-    assert codec.calls[0][2] == DecodeOptions(
+    assert replace(codec.calls[0][2], approve=None) == DecodeOptions(
         steps=8,
         size="coded",
         start_s=1.0,
@@ -152,6 +166,37 @@ def test_scale_without_the_original_only_makes_smaller(codec, clip):
     assert options == ScaleOptions(target_bytes=700)
 
 
+def test_every_edit_flag_reaches_its_option(codec, clip, capsys):
+    Path("b.vov").write_bytes(b"not read by these tests")
+    flags = (
+        "--replace dog=panda --replace a=b=c --merge b.vov:-0.5 --strength -1.5 --keep-structure 0.25 --size 208x112 "
+        "--frames 17 --fps 29.97 --steps 4 --container y4m --force --device cpu --threads 2 -y"
+    )
+    assert run(["edit", "in.mp4", "-o", "out.mkv", *flags.split()]) == 0
+    assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.mkv"))
+    assert codec.calls[0][2] == EditOptions(
+        replacements=(("dog", "panda"), ("a", "b=c")), merge=Path("b.vov"), merge_weight=-0.5, strength=-1.5,
+        keep_structure=0.25, size=(208, 112), n_frames=17, frame_rate=Fraction(2997, 100), steps=4, container="y4m",
+        force=True, device="cpu", threads=2, overwrite=True,
+    )  # fmt: skip
+    assert "0.75, 0.5" in capsys.readouterr().out
+    assert run(["edit", "in.mp4", "-o", "out.vov", "--caption", "@words.txt", "--merge", "b.vov"]) == 0
+    assert codec.calls[1][2] == EditOptions(caption="@words.txt", merge=Path("b.vov"))
+
+
+def test_an_edit_leaves_its_inputs_alone(codec, clip, capsys):
+    Path("b.vov").write_bytes(b"not read by these tests")
+    merge = ["--merge", "b.vov", "-y"]
+    for output in ("in.mp4", "b.vov"):
+        assert run(["edit", "in.mp4", "-o", output, *merge]) == 2
+        assert f"{output} is both input and output" in capsys.readouterr().err
+    assert run(["edit", "in.mp4", "-o", "b.vov", "--caption", "x", "-n"]) == 6
+    assert run(["edit", "in.mp4", "-o", "b.vov", "--caption", "x", "-n", "-y"]) == 2
+    assert codec.calls == []
+    assert run(["edit", "in.mp4", "-o", "b.vov", "--caption", "x", "-y"]) == 0
+    assert codec.calls[0][2].overwrite
+
+
 def test_json_results_are_exact(codec, clip, capsys):
     assert run(["encode", "in.mp4", "-o", "out.vov", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -169,7 +214,7 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
     ("arguments", "code", "message"),
     [
         ("encode in.mp4", 2, "'--output'"),
-        ("encode -o out.vov", 2, "'IN'"),
+        ("encode -o out.vov", 2, "'IN…'"),
         ("encode in.mp4 -o out.vov --sed 1", 2, "--seed"),
         ("encode in.mp4 -o out.vov --size 3", 2, "not a size"),
         ("encode in.mp4 -o out.vov --frames 0", 2, "--frames"),
@@ -186,6 +231,20 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
         ("scale - --reference - -o out.vov", 2, "only one"),
         ("scale in.mp4 -o out.vov", 2, "give --reference ORIGINAL"),
         ("scale in.mp4 --reference in.mp4 -o out.vov --steps 20", 2, "the bytes decide"),
+        ("edit in.mp4 -o out.vov", 2, "nothing to change: give --caption"),
+        ("edit in.mp4 -o out.vov --replace dog", 2, "is not A=B"),
+        ("edit in.mp4 -o out.vov --replace =dog", 2, "is not A=B"),
+        ("edit in.mp4 -o out.vov --caption x --replace a=b", 2, "exclude each other"),
+        ("edit in.mp4 -o out.vov --strength much", 2, "not a number"),
+        ("edit in.mp4 -o out.vov --strength nan", 2, "not a number"),
+        ("edit in.mp4 -o out.vov --keep-structure 1.5", 2, "--keep-structure"),
+        ("edit in.mp4 -o out.vov --frames 0", 2, "--frames"),
+        ("edit in.mp4 -o out.vov --size 3", 2, "not a size"),
+        ("edit in.mp4 -o out.vov --merge b.vov:half", 2, "'half' is not a number"),
+        ("edit in.mp4 -o out.vov --merge missing.vov:0.5", 3, "missing.vov: no such file"),
+        ("edit in.mp4 -o out.vov --merge in.mp4:0.5", 3, "in.mp4:0.5: no such file"),
+        ("edit - -o out.vov --merge -", 2, "only one of the two"),
+        ("edit missing.vov -o out.vov --caption x", 3, "missing.vov: no such file"),
         ("frobnicate", 2, "No such command"),
     ],
 )

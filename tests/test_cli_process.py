@@ -48,7 +48,7 @@ def start(verb: str, *arguments: str, **pipes) -> subprocess.Popen:
     """`vov decode ARGUMENTS` with the pretended codec."""
     script = COPYING_CODEC.replace("{verb}", verb)
     command = [sys.executable, "-c", script, "decode", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, **pipes)
+    return subprocess.Popen(command, **({"stderr": subprocess.PIPE} | pipes))
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,8 @@ def start(verb: str, *arguments: str, **pipes) -> subprocess.Popen:
         ["info", str(GOLDEN)],
         ["encode", "missing.mp4", "-o", "out.vov", "--size", "nonsense"],
         ["encode", "missing.mp4", "-o", "out.vov"],
+        ["edit", "--help"],
+        ["edit", str(GOLDEN), "-o", "out.vov", "--strength", "much"],
         ["presets"],
     ],
     ids=lambda arguments: " ".join(arguments[:2])[:20],

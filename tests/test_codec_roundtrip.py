@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import sys
@@ -251,6 +252,7 @@ def test_a_preview_takes_one_step(preset, tmp_path):
     preview = decode(coded, tmp_path / "preview.y4m", DecodeOptions(steps=1), listener)
     assert preview.n_network_evaluations == 1 < full.n_network_evaluations
     assert listener.stages == [("decoding", 1, 0)]
+    assert listener.notes[0].startswith(f"a preview: 1 of {full.n_network_evaluations} steps")
     assert not np.array_equal(frames_of(shown), frames_of(tmp_path / "preview.y4m"))
     with pytest.raises(UsageError, match="steps takes fewer"):
         decode(coded, shown, DecodeOptions(steps=99, overwrite=True), Listener())
@@ -422,7 +424,11 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(preset, tmp
     (tmp_path / "folder").mkdir()
     names = {"no folder": "none/out.vov", "a folder": "folder", "file as folder": "file/out.vov"}
     if kind == "no permission":
-        monkeypatch.setattr("os.access", lambda *arguments, **keywords: False)
+
+        def refused(*arguments, **keywords):
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr("vovcodec.codec.output.tempfile.TemporaryFile", refused)
     with pytest.raises(MediaError):
         encode(clip(tmp_path, 5), tmp_path / names.get(kind, "out.vov"), EncodeOptions(preset=preset), Listener())
 

@@ -13,25 +13,24 @@ import numpy as np
 import pytest
 import torch
 from container_samples import SNR_SAMPLER, three_segments
+from tiny_clips import HEIGHT, N_FRAMES, WIDTH, Notes, picture, write_clip
 from tiny_models import save_tiny_pocket
 
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
 from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
-from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents, segment_indices
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents, segment_indices
 from vovcodec.codec.resteer import preset_of_header, read_reference
 from vovcodec.codec.scale import scale
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import CodedAtoms, read_vov, write_vov
 from vovcodec.errors import FormatError, MediaError, ModelError, OutputExistsError, UsageError
-from vovcodec.media import open_frames, open_writer
+from vovcodec.media import open_frames
 from vovcodec.metrics import psnr
 from vovcodec.presets import load_preset, preset_digest, resolve
 from vovcodec.progress import SilentListener
 from vovcodec.sampling.steering import SteeringPlan
-
-WIDTH, HEIGHT, N_FRAMES = 48, 32, 12
 
 PRESET = """
 backbone: {id: pocket}
@@ -45,34 +44,6 @@ efforts:
   plain: {sampler: {method: ode}, steering: {method: none}}
   importance: {adaptation: {vector_length: 0}, steering: {method: importance}}
 """
-
-
-class Notes(SilentListener):
-    """Keeps what the user would read."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.lines.append(message)
-
-    def warn(self, message: str) -> None:
-        self.lines.append(f"warning: {message}")
-
-
-def picture(n_frames: int = N_FRAMES, width: int = WIDTH, height: int = HEIGHT, phase: float = 0.0) -> np.ndarray:
-    """Moving smooth waves, uint8 [F, H, W, 3]."""
-    t, y, x = np.meshgrid(np.arange(n_frames), np.arange(height), np.arange(width), indexing="ij")
-    channels = [np.sin(0.17 * x + 0.3 * t + phase + c) + np.cos(0.23 * y - 0.2 * t + 2 * c + phase) for c in range(3)]
-    return (127.5 + 60 * np.stack(channels, axis=-1)).clip(0, 255).astype(np.uint8)
-
-
-def write_clip(path: Path, frames: np.ndarray, rate: int = 25) -> Path:
-    writer = open_writer(path, width=frames.shape[2], height=frames.shape[1], frame_rate=Fraction(rate))
-    for frame in frames:
-        writer.write(frame)
-    writer.close()
-    return path
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -205,12 +176,12 @@ def test_truncation_uses_the_first_injections_as_they_were(home, tmp_path):
     scale(tmp_path / "full.vov", None, tmp_path / "less.vov", ScaleOptions(target_bytes=800), SilentListener())
     less = read_vov(tmp_path / "less.vov")
     backbone = load_matching_backbone(full.header, device="cpu", force=False)
-    adapter = make_adapter(backbone, full.header.adaptation)
+    adapters = Adapters(backbone)
     n_kept = len(less.segments[0].atoms.counts)
     common = {"n_coded_frames": 9}
-    short = regenerate_latents(backbone, less.header, less.segments[0], "waves", adapter, **common)
+    short = regenerate_latents(backbone, less.header, less.segments[0], "waves", adapters, **common)
     preview = regenerate_latents(
-        backbone, full.header, full.segments[0], "waves", adapter, n_evaluations=n_kept + 1, **common
+        backbone, full.header, full.segments[0], "waves", adapters, n_evaluations=n_kept + 1, **common
     )
     assert torch.equal(short, preview)
 
@@ -385,7 +356,7 @@ def test_the_container_counts_positions_as_steering_does():
 
 
 def test_the_preset_is_found_by_its_digest():
-    header = read_vov(Path(__file__).parent / "golden" / "v0.2-steering.vov").header
+    header = read_vov(Path(__file__).parent / "golden" / "v0.3-steering.vov").header
     medium = resolve(load_preset("pocket"), {}, "medium")
     found = preset_of_header(dataclasses.replace(header, preset_digest=preset_digest(medium)))
     assert found.steering == medium.steering and found.name == "pocket"

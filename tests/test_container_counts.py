@@ -8,7 +8,17 @@ import itertools
 import container_samples as samples
 import pytest
 
-from vovcodec.container import CodedAtoms, Sampler, count_of_index, index_of_count, parse, reachable_counts, serialize
+from vovcodec.container import (
+    CodedAtoms,
+    Generation,
+    Sampler,
+    Segment,
+    count_of_index,
+    index_of_count,
+    parse,
+    reachable_counts,
+    serialize,
+)
 from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.counts import ATOMS_MAX, K_MAX, START_INDEX
 from vovcodec.container.errors import FieldOutOfRange
@@ -114,6 +124,7 @@ def test_any_prefix_of_the_counts_can_be_stored() -> None:
 
 def test_evaluations_follow_from_schedule_and_counts() -> None:
     atoms = CodedAtoms(counts=(1, 2, 3), words=b"")
-    assert samples.SNR_SAMPLER.n_evaluations(atoms) == 4
-    assert samples.SNR_SAMPLER.n_evaluations(None) == 1
-    assert Sampler(n_steps=9, shift_q8=256).n_evaluations(atoms) == 9
+    steered, plain = Segment(index=0, n_frames=1, atoms=atoms), Segment(index=0, n_frames=1)
+    free = dataclasses.replace(steered, generation=Generation(n_injections=25))
+    assert [samples.SNR_SAMPLER.n_evaluations(segment) for segment in (steered, plain, free)] == [4, 1, 26]
+    assert Sampler(n_steps=9, shift_q8=256).n_evaluations(steered) == 9

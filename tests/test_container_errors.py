@@ -13,9 +13,11 @@ from vovcodec.container import (
     Adaptation,
     CodedAtoms,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     SegmentCheck,
+    VectorUpdate,
     VovFile,
     parse,
     serialize,
@@ -30,8 +32,16 @@ def section(type_: int, payload: bytes) -> bytes:
     return framed + zlib.crc32(framed).to_bytes(4, "big")
 
 
+def with_segment(**changes: object) -> VovFile:
+    content = samples.steering_only()
+    return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], **changes),))
+
+
 GOOD = serialize(samples.steering_only())
 MANY = serialize(samples.three_segments())
+UPDATE = VectorUpdate(adaptation=Adaptation(vector_length=9), vector=CodedVector(step_size_q=1, model=b"", words=b""))
+MERGED = serialize(with_segment(merged=(UPDATE,)))[len(GOOD) + 2 : -4]  # the payload of a VECTOR section
+FREE = serialize(with_segment(generation=Generation(n_injections=25)))[len(GOOD) + 2 : -4]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
 MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
 
@@ -51,8 +61,8 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (bytes(b & 0x7F for b in GOOD), err.NotAVovFile, "binary mode"),
         (GOOD[:5], err.TruncatedFile, "only 5 bytes"),
         (GOOD[:10], err.TruncatedFile, "cut short"),
-        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.2"),
-        (GOOD[:8] + b"\0\3" + GOOD[10:], err.UnsupportedVersion, r"0\.3"),
+        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.3"),
+        (GOOD[:8] + b"\0\4" + GOOD[10:], err.UnsupportedVersion, r"0\.4"),
         (GOOD[:8] + b"\1\0" + GOOD[10:], err.UnsupportedVersion, "1.0"),
         (GOOD[:41], err.TruncatedFile, "segment 0 of 1 is missing"),
         (GOOD[:-1], err.TruncatedFile, rf"\(segment\): 1 of its {len(GOOD) - 41} bytes are missing"),
@@ -62,6 +72,14 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (MANY + b"\0", err.TrailingData, "1 bytes follow"),
         (GOOD + section(0x05, b"?"), err.UnknownCriticalSection, "0x05"),
         (GOOD + section(0x45, b"?"), err.UnknownCriticalSection, "0x45"),
+        (GOOD + section(0x43, b"?"), err.BadLength, "vector"),
+        (GOOD + section(0x44, b"\0"), err.FieldOutOfRange, "segment 0 generation: n_injections is 1, must be more"),
+        (GOOD + section(0x44, FREE + b"\0"), err.BadLength, "1 bytes follow"),
+        (GOOD + 2 * section(0x44, FREE), err.SectionOrder, "generation"),
+        (GOOD + section(0x44, FREE) + section(0x43, b"?"), err.SectionOrder, "vector"),
+        (GOOD + section(0xC1, b"") + section(0x44, FREE), err.SectionOrder, "generation"),
+        (GOOD[:41] + section(0x44, FREE) + GOOD[41:], err.SectionOrder, "generation"),
+        (GOOD + 16 * section(0x43, MERGED), err.FieldOutOfRange, r"number of vector sections is 16, must be 0\.\.15"),
         (GOOD[:41] + section(0x90, b"?") + GOOD[41:], err.SectionOrder, "0x90"),
         (GOOD + section(0x02, b"\0x"), err.SectionOrder, "caption"),
         (GOOD + section(0x04, b"\0x"), err.SectionOrder, "index"),
@@ -144,11 +162,6 @@ def with_sampler(**changes: object) -> VovFile:
     return with_header(sampler=dataclasses.replace(samples.SNR_SAMPLER, **(other | changes)))
 
 
-def with_segment(**changes: object) -> VovFile:
-    content = samples.steering_only()
-    return dataclasses.replace(content, segments=(dataclasses.replace(content.segments[0], **changes),))
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -220,6 +233,16 @@ def with_segment(**changes: object) -> VovFile:
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=15, thumbnail_height=15)), None),
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=16)), "thumbnail_width"),
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail=bytes(65))), "thumbnail"),
+        (with_segment(generation=Generation(n_injections=14)), "n_injections is 14, must be more than counts has"),
+        (with_segment(generation=Generation(n_injections=1001)), r"n_injections is 1001, must be 1\.\.1,000"),
+        (with_segment(generation=Generation(n_injections=80)), r"80, must be so few \(m\) that"),
+        (with_segment(generation=Generation(n_injections=20, eta_scale_q=256)), "eta_scale_q"),
+        (dataclasses.replace(samples.vector_only(), segments=(dataclasses.replace(
+            samples.vector_only().segments[0], generation=Generation(n_injections=20)),)), "unless schedule is snr"),
+        (with_segment(merged=(UPDATE,) * 16), r"segment 0 vector: number of vector sections is 16, must be 0\.\.15"),
+        (with_segment(merged=(dataclasses.replace(UPDATE, adaptation=Adaptation(vector_length=0)),)), "vector_length"),
+        (with_segment(merged=(dataclasses.replace(UPDATE, vector=CodedVector(step_size_q=0, model="", words=b"")),)),
+         "vector.model is 'str', must be bytes"),
         (with_segment(caption="x" * 8193), r"0\.\.8192"),
         (with_segment(caption="\ud800"), "surrogate"),
         (with_segment(caption=b"bytes"), "text"),

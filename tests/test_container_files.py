@@ -11,7 +11,8 @@ from pathlib import Path
 import container_samples as samples
 import pytest
 
-from vovcodec.container import Limits, files, read_vov, serialize, write_vov
+from vovcodec import atomic
+from vovcodec.container import Limits, read_vov, serialize, write_vov
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded, NotAVovFile
 from vovcodec.errors import MediaError, OutputExistsError
 
@@ -58,7 +59,7 @@ def interrupt(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "action", "error"),
     [
-        (files, "_write_all", fail, MediaError),
+        (atomic, "write_all", fail, MediaError),
         (os, "fsync", fail, MediaError),
         (Path, "replace", fail, MediaError),
         (os, "fsync", interrupt, KeyboardInterrupt),

@@ -10,11 +10,13 @@ from vovcodec.container import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     RawSection,
     Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
     VovFile,
     parse,
     serialize,
@@ -42,6 +44,13 @@ VECTORS = st.builds(CodedVector, step_size_q=st.integers(0, 65535), model=st.bin
 INDICES = st.builds(CodedIndices, log2_candidates=st.integers(1, 24), indices=st.binary(max_size=40))
 CHECKS = st.builds(SegmentCheck, psnr_q=st.integers(0, 65535), thumbnail_width=st.integers(0, 8),
                    thumbnail_height=st.integers(0, 8), thumbnail=st.binary(max_size=64))  # fmt: skip
+
+
+UPDATES = st.lists(st.builds(VectorUpdate, adaptation=ADAPTATIONS, vector=VECTORS), max_size=2).map(tuple)
+
+
+def generations(n_steered: int) -> st.SearchStrategy:
+    return st.builds(Generation, n_injections=st.integers(n_steered + 1, 27), eta_scale_q=st.just(100) | BYTE)
 
 
 def raw_sections(lowest: int, excluded: int = -1) -> st.SearchStrategy:
@@ -103,14 +112,18 @@ def vov_files(draw) -> VovFile:
         precision=draw(st.sampled_from(["float32", "bfloat16", "float16", "int8-weights"])),
         adaptation=adaptation, sampler=sampler,
     )  # fmt: skip
+    generates = sampler.schedule == "snr" and sampler.sampler_id == "eta"
     steers = sampler.sampler_id == "eta" and sampler.n_steps != 1
     segments, first_frame = [], 0
     for index, n_frames in enumerate(lengths):
+        coded = draw(st.none() | atoms(sampler)) if steers else None
+        n_steered = len(coded.counts) if coded else 0
         segments.append(
             Segment(
                 index=index, first_frame=first_frame, n_frames=n_frames, caption=draw(CAPTIONS),
-                vector=draw(st.none() | VECTORS) if adaptation else None,
-                atoms=draw(st.none() | atoms(sampler)) if steers else None, importance=draw(st.none() | INDICES),
+                vector=draw(st.none() | VECTORS) if adaptation else None, merged=draw(UPDATES),
+                generation=draw(st.none() | generations(n_steered)) if generates and n_steered < 27 else None,
+                atoms=coded, importance=draw(st.none() | INDICES),
                 check=draw(st.none() | CHECKS), extras=draw(raw_sections(0xC0)),
             )
         )  # fmt: skip

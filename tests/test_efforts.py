@@ -46,8 +46,9 @@ def last_snr(tmp_path_factory):
     report = encode(folder / "in.y4m", folder / "out.vov", EncodeOptions(effort="instant", state_dir=folder))
     torch.set_num_threads(before)
     stream = read_vov(folder / "out.vov")
-    sampler, atoms = stream.header.sampler, stream.segments[0].atoms
-    assert report.n_network_evaluations == sampler.n_evaluations(atoms) == len(atoms.counts) + 1
+    sampler, segment = stream.header.sampler, stream.segments[0]
+    atoms = segment.atoms
+    assert report.n_network_evaluations == sampler.n_evaluations(segment) == len(atoms.counts) + 1
     times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, len(atoms.counts), atoms.last_q)
     return snr_of(times[-2])
 

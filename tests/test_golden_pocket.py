@@ -1,34 +1,60 @@
-"""A real file made with the shipped weights: it must decode, here and in every later version.
+"""Real files made with the shipped weights: they must decode, here and in every later version.
 
-Made with: vov encode coffee.png -o v0.2-pocket.vov --effort fast --bytes 300 --caption "…", from scikit-image's
-`coffee.png` (CC0) at 96x64.
+`v0.3-pocket.vov` was made with: vov encode coffee.png -o v0.3-pocket.vov --effort fast --bytes 300 --caption "a cup of
+coffee", from scikit-image's `coffee.png` (CC0) at 96x64; `v0.3-edited.vov` from it with: vov edit v0.3-pocket.vov
+--merge v0.3-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from vovcodec.codec.decode import decode
 from vovcodec.codec.options import DecodeOptions
 from vovcodec.codec.plans import plan_of_segment
-from vovcodec.codec.regenerate import segment_atoms, segment_theta
+from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.2-pocket.vov"
+GOLDEN = Path(__file__).parent / "golden" / "v0.3-pocket.vov"
+EDITED = GOLDEN.with_name("v0.3-edited.vov")
 SHAPE = (1, 64, 1, 8, 12)
 
 
-def test_everything_that_is_parsed_is_exact():
-    stream = read_vov(GOLDEN)
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (GOLDEN, "14113ba76fa493208f54b98d81de9a42997ea31675b75a9710e6b44b4408ff06"),
+        (EDITED, "e94f6979e97ee2aeedbdd259c69dd727c58508c099f469fdee89c0b594c1b006"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_everything_that_is_parsed_is_exact(path, expected):
+    stream = read_vov(path)
     segment = stream.segments[0]
-    digest = hashlib.sha256(segment_theta(stream.header, segment).tobytes())
-    for positions, signs in segment_atoms(stream.header, segment, SHAPE):
-        digest.update(positions.astype("<i8").tobytes() + signs.tobytes())
+    digest = hashlib.sha256()
+    for update in segment.updates(stream.header.adaptation):
+        digest.update(theta_of(update).tobytes())
+    for step, path in enumerate(segment_atoms(stream.header, segment, SHAPE)):
+        codebook = plan_of_segment(stream.header, segment).make_codebook(0, step, math.prod(SHAPE))
+        digest.update(path.tobytes() + codebook.combine(path).astype("<f4").tobytes())
     digest.update(np.array(plan_of_segment(stream.header, segment).times).tobytes())
-    assert digest.hexdigest() == "df6617e225ffca46f463223cc540492cc1e86e504860bc3e60b55320a2c726cd"
+    assert digest.hexdigest() == expected
+
+
+def test_what_an_edit_stored():
+    before, after = read_vov(GOLDEN), read_vov(EDITED)
+    segment = after.segments[0]
+    updates = segment.updates(after.header.adaptation)
+    assert [update.adaptation.strength for update in updates] == [1.5, -0.25]
+    assert {update.vector for update in updates} == {before.segments[0].vector}
+    assert segment.atoms.counts == before.segments[0].atoms.counts[: len(segment.atoms.counts)]
+    assert (segment.generation.n_injections, segment.check, after.caption) == (27, None, "a bowl of soup")
+    assert [entry["edit"] for entry in after.history] == ["strength", "merge", "caption", "keep-structure"]
 
 
 def test_the_picture_is_what_the_encoder_saw(tmp_path):

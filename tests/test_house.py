@@ -16,7 +16,7 @@ PACKAGE = ROOT / "vovcodec"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 PARTS = {"adaptation", "backbone", "container", "entropy", "fitting", "media", "metrics", "sampling"}
-# Besides itself, what a room may import from this package. Everybody may import `errors` and `progress`.
+# Besides itself, what a room may import from this package. Everybody may import `atomic`, `errors` and `progress`.
 ALLOWED = {
     "adaptation": set(),
     "container": set(),
@@ -40,13 +40,13 @@ ALLOWED = {
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }
-FREE = {"errors", "progress"}
+FREE = {"atomic", "errors", "progress"}
 # Plain functions of the format that several parts need: the named random streams, and for steering, which spends a
-# budget of bytes, what counts and positions of atoms cost.
-SHARED_MODULES = ("sampling.noise", "container.counts", "entropy.positions")
+# budget of bytes, what counts and choices of atoms cost. And plain data that media reads and writes: sound tracks.
+SHARED_MODULES = ("sampling.noise", "container.counts", "container.audio", "entropy.choices", "entropy.positions")
 HEAVY = {"torch", "diffusers", "transformers"}
 # Rooms that must be usable without torch, even deep inside a function.
-WITHOUT_TORCH = {"anchors", "container", "media", "metrics", "preset_groups", "presets", "errors", "progress", "demo"}
+WITHOUT_TORCH = FREE | {"anchors", "container", "demo", "media", "metrics", "preset_groups", "presets"}
 
 
 def room(path: Path) -> str:

@@ -131,6 +131,7 @@ def test_rotation_and_mirroring_are_applied(tmp_path, counter_clockwise, mirrore
     assert (reader.info.height, reader.info.width) == frame.shape[:2] == expected.shape[:2]
     assert np.median(np.abs(frame.astype(int) - expected)) <= 6
     assert reader.info.rotation == degrees
+    assert any(f"by {degrees} degrees" in notice for notice in reader.notices) == bool(degrees)
     assert reader.info.sample_aspect == (Fraction(3, 4) if degrees in (90, 270) else Fraction(4, 3))
 
 

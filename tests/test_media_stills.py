@@ -6,6 +6,7 @@ import io
 import warnings
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -59,7 +60,9 @@ def test_exif_orientation(tmp_path, orientation):
     Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
     frame, reader = read(tmp_path / "a.png")
     assert (frame[..., 0] == upright).all()
-    assert reader.info.rotation == {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(orientation, 0)
+    degrees = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(orientation, 0)
+    assert reader.info.rotation == degrees
+    assert [f"by {degrees} degrees" in notice for notice in reader.notices] == [True] * bool(degrees)
 
 
 def test_grey_palette_and_bilevel(tmp_path):
@@ -118,7 +121,9 @@ def swapped_profile() -> bytes:
 
 def test_an_embedded_profile_is_converted_to_srgb(tmp_path):
     Image.fromarray(BARS).save(tmp_path / "a.png", icc_profile=swapped_profile())
-    assert np.abs(read(tmp_path / "a.png")[0].astype(int) - BARS[..., ::-1]).max() <= 4
+    frame, reader = read(tmp_path / "a.png")
+    assert np.abs(frame.astype(int) - BARS[..., ::-1]).max() <= 4
+    assert reader.notices == ["colours are converted to sRGB from the embedded profile swap built-in"]
     rgba = np.dstack([BARS, np.full(BARS.shape[:2], 0, np.uint8)])
     rgba[:, :48, 3] = 255
     Image.fromarray(rgba).save(tmp_path / "b.png", icc_profile=swapped_profile())
@@ -137,7 +142,27 @@ def test_profiles_that_do_not_fit_are_left_aside(tmp_path):
 def test_an_srgb_profile_changes_nothing(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(BARS).save(tmp_path / "a.png", icc_profile=profile)
-    assert (read(tmp_path / "a.png")[0] == BARS).all()
+    frame, reader = read(tmp_path / "a.png")
+    assert (frame == BARS).all() and reader.notices == []
+
+
+def test_avif_of_ten_bits_is_reduced_with_a_notice(tmp_path):
+    Image.fromarray(BARS).save(tmp_path / "eight.avif", quality=95)
+    assert read(tmp_path / "eight.avif")[1].notices == []
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this build of FFmpeg cannot make one")
+    with av.open(str(tmp_path / "ten.avif"), "w", format="avif") as container:
+        stream = container.add_stream("libsvtav1", rate=1, options={"preset": "12"})
+        stream.codec_context.width = stream.codec_context.height = 64
+        stream.codec_context.pix_fmt = "yuv420p10le"
+        picture = av.VideoFrame(64, 64, "yuv420p10le")
+        for plane in picture.planes:
+            plane.update(b"\0\2" * (plane.buffer_size // 2))
+        container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    frame, reader = read(tmp_path / "ten.avif")
+    assert reader.info.bit_depth == 10 and "10 bits" in reader.notices[0]
+    assert np.abs(frame.astype(int) - 128).max() <= 3
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])

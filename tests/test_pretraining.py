@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,8 @@ from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.pretraining import autoencoder as autoencoder_module
-from vovcodec.pretraining import refiner as refiner_module
 from vovcodec.pretraining import transformer as transformer_module
-from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr, wiener_latents
+from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr
 from vovcodec.pretraining.batches import SHAPES, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus, load_corpus
 from vovcodec.pretraining.export import export_model
@@ -83,13 +83,12 @@ def corpus(folder):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     monkeypatch.setattr(transformer_module, "SHAPES", TINY_SHAPES)
-    monkeypatch.setattr(refiner_module, "REFINER_SHAPES", (*TINY_SHAPES, BatchShape(5, 32, 32, 1.0)))
 
 
 @pytest.fixture(scope="module")
 def autoencoder(corpus, tmp_path_factory):
     torch.manual_seed(0)
-    model = BlockTransformAutoencoder(latent_channels=16, refiner_width=8, refiner_blocks=1)
+    model = BlockTransformAutoencoder(latent_channels=16, damping=3.0)
     fit_basis(model, corpus, seed=0, n_batches=3)
     path = tmp_path_factory.mktemp("basis") / "basis"
     model.save_pretrained(path)
@@ -172,18 +171,17 @@ def test_the_basis_is_orthonormal_and_ordered(autoencoder, corpus):
     measured = latents[:, :, 1:].square().mean(dim=(0, 2, 3, 4)).sqrt()
     assert float(measured[0] / model.inter_std[0]) == pytest.approx(1.0, abs=0.6)
     eye = BlockTransformAutoencoder(latent_channels=16)
-    fitted_db, eye_db = (reconstruction_psnr(m, [frames[:1]], linear=True) for m in (model, eye))
+    fitted_db, eye_db = (reconstruction_psnr(m, [frames[:1]]) for m in (model, eye))
     assert fitted_db > eye_db + 3
 
 
-def test_wiener_latents_shrink_noise(autoencoder):
+def test_detail_is_damped_below_the_water_level(autoencoder):
+    """w² = λ/(λ + k·median λ) of the undamped variances λ = (std/w)²."""
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    torch.manual_seed(0)
-    latents = torch.randn(2, 16, 3, 4, 4) * model.channel_std(3)
-    sigma = torch.tensor([0.0, 1.0])
-    seen = wiener_latents(model, latents, sigma)
-    assert torch.allclose(seen[0], latents[0])
-    assert (seen[1] - latents[1]).square().mean() < latents[1].square().mean()
+    weights = torch.cat([model.intra_weight, model.inter_weight])
+    powers = (torch.cat([model.intra_std, model.inter_std]) / weights).square()
+    assert torch.allclose(weights.square(), powers / (powers + 3.0 * powers.median()), rtol=1e-3)
+    assert weights.min() < 0.5 < 0.95 < weights.max()
 
 
 def train(autoencoder, corpus, run_dir, recipe=RECIPE, **keywords):
@@ -227,28 +225,21 @@ def test_validation_is_the_same_every_time(autoencoder, corpus, monkeypatch):
     assert losses[0] == losses[1] > 0
 
 
-def train_refiner(autoencoder, corpus, run_dir, **keywords):
-    run_dir.mkdir(exist_ok=True)
-    torch.manual_seed(11)
-    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    return refiner_module.train_refiner(model, corpus, run_dir, n_steps=4, **keywords)
-
-
-@pytest.mark.parametrize("with_networks", [False, True])
-def test_a_resumed_refiner_run_is_the_uninterrupted_one(autoencoder, corpus, tmp_path, monkeypatch, with_networks):
-    networks = None
-    if with_networks:
-        networks = tuple(module.eval() for module in transformer_module.build_networks(RECIPE, 16))
-    whole = train_refiner(autoencoder, corpus, tmp_path / "whole", networks=networks)
-    ticks = iter([0.0, 0.0, 0.0, 100.0])  # start, then enough time for two steps before the limit
-    with monkeypatch.context() as patch:
-        patch.setattr(refiner_module.time, "monotonic", lambda: next(ticks, 100.0))
-        train_refiner(autoencoder, corpus, tmp_path / "parts", networks=networks, stop_after_s=50)
-    assert 0 < torch.load(tmp_path / "parts" / "refiner.pt", weights_only=True)["step"] < 4
-    resumed = train_refiner(autoencoder, corpus, tmp_path / "parts", networks=networks)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    assert (tmp_path / "parts" / "autoencoder" / "config.json").is_file()
+def test_a_run_starts_from_a_model_folder_and_may_be_made_longer(autoencoder, corpus, tmp_path):
+    longer = replace(RECIPE, steps=4)
+    train(autoencoder, corpus, tmp_path / "run", replace(RECIPE, steps=2))
+    train(autoencoder, corpus, tmp_path / "run", longer)
+    transformer, text, n_steps, _ = averaged_networks(tmp_path / "run", longer, 16)
+    assert n_steps == 4
+    for name, network in (("transformer", transformer), ("text_encoder", text)):
+        network.save_pretrained(tmp_path / "model" / name)
+    started = train(autoencoder, corpus, tmp_path / "next", replace(RECIPE, steps=0), init=tmp_path / "model")
+    for name, value in transformer.state_dict().items():
+        assert torch.equal(started[0].state_dict()[name], value), name
+    with pytest.raises(UsageError, match="this recipe's size"):
+        train(autoencoder, corpus, tmp_path / "other", replace(RECIPE, width=48), init=tmp_path / "model")
+    with pytest.raises(UsageError, match="no transformer"):
+        train(autoencoder, corpus, tmp_path / "none", init=tmp_path)
 
 
 def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
@@ -256,7 +247,7 @@ def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
     with pytest.raises(UsageError, match="run the stage transformer first"):
         averaged_networks(run, RECIPE, 16)
     train(autoencoder, corpus, run, replace(RECIPE, steps=2))
-    train_refiner(autoencoder, corpus, run)
+    shutil.copytree(autoencoder, run / "basis")
     export_model(run, tmp_path / "model", corpus, replace(RECIPE, steps=2))
     backbone = PocketBackbone(tmp_path / "model")
     assert backbone.geometry.channels == 16
@@ -277,12 +268,12 @@ def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
 
 
 def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
-    small = functools.partial(block_transform.BlockTransformAutoencoder, latent_channels=8, refiner_width=8)
+    small = functools.partial(block_transform.BlockTransformAutoencoder, latent_channels=8)
     small.from_pretrained = block_transform.BlockTransformAutoencoder.from_pretrained
     monkeypatch.setattr(block_transform, "BlockTransformAutoencoder", small)
     monkeypatch.setattr(autoencoder_module, "fit_basis", functools.partial(fit_basis, n_batches=2))
     monkeypatch.setattr(transformer_module, "TransformerRecipe", lambda: RECIPE)
-    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1", "--refiner-steps", "1"]
+    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1"]
     assert main(arguments) == 0
     assert PocketBackbone(tmp_path / "model").geometry.channels == 8
     assert "held out" in capsys.readouterr().out

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from vovcodec.container.counts import START_INDEX, count_of_index, index_of_count, reachable_counts
-from vovcodec.entropy.positions import MAX_POSITIONS, decode_atoms, encode_atoms
+from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
+from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
-from vovcodec.sampling.codebook import make_codebook
+from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import advance, initial_noise, sample
-from vovcodec.sampling.schedule import snr_of
+from vovcodec.sampling.schedule import LEAST_TIME, full_grid_injections, snr_of
 from vovcodec.sampling.steering import SteeringPlan, counts_bits, follow, steer
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 2, 16, 16)  # N = 4096 = P: orthogonal atoms
 ODD_SHAPE = (1, 9, 2, 12, 12)  # N = 2592 of P = 4096
-PLAN = SteeringPlan(seed=3, snr_start_q=72, snr_ratio_q=48)
+PLAN = SteeringPlan(seed=3, snr_start_q=72, snr_ratio_q=48, memory=8)
+CODEBOOKS = ["trellis", "hadamard", "cyclic"]
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "steering.json").read_text())
 VARIANCE = torch.tensor([4.0, 2.0, 1.0, 1.0, 0.5, 0.25, 0.1, 0.1, 0.1])
 
 
@@ -44,8 +49,13 @@ def picture(shape, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * variances(shape).sqrt()
 
 
-def spent_bytes(plan: SteeringPlan, atoms, shape) -> float:
-    return len(encode_atoms(atoms, plan.n_positions(shape))) + counts_bits(plan.counts) / 8
+def spent_bytes(plan: SteeringPlan, choices, shape) -> float:
+    return len(encode_choices(plan.codebook, choices, plan.n_positions(shape))) + counts_bits(plan.counts) / 8
+
+
+def sizes(choices) -> list[int]:
+    """Bits or atoms of every injection."""
+    return [len(choice[0] if isinstance(choice, tuple) else choice) for choice in choices]
 
 
 def error(clean: torch.Tensor, target: torch.Tensor) -> float:
@@ -53,24 +63,25 @@ def error(clean: torch.Tensor, target: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [SHAPE, ODD_SHAPE], ids=str)
-@pytest.mark.parametrize("codebook", ["hadamard", "cyclic"])
+@pytest.mark.parametrize("codebook", CODEBOOKS)
 @pytest.mark.parametrize("eta_scale_q", [200, 120])
 @pytest.mark.parametrize("active_channels", [0, 3])
 def test_a_decoder_follows_the_encoder_bit_for_bit(shape, codebook, eta_scale_q, active_channels):
     plan = replace(PLAN, codebook=codebook, eta_scale_q=eta_scale_q, active_channels=active_channels)
     plan, atoms, latents = steer(gaussian(shape), picture(shape), plan, 2, size_bytes=120)
     n_positions = plan.n_positions(shape)
-    again = decode_atoms(encode_atoms(atoms, n_positions), list(plan.counts), n_positions)
+    again = decode_choices(codebook, encode_choices(codebook, atoms, n_positions), plan.counts, n_positions)
     assert torch.equal(follow(gaussian(shape), again, plan, 2, shape, CPU), latents)
     assert not torch.equal(follow(gaussian(shape), again, plan, 3, shape, CPU), latents), "the segment is an address"
 
 
+@pytest.mark.parametrize("codebook", CODEBOOKS)
 @pytest.mark.parametrize("shape", [SHAPE, ODD_SHAPE], ids=str)
-def test_the_budget_is_kept_and_used(shape):
+def test_the_budget_is_kept_and_used(shape, codebook):
     target = picture(shape)
     for size_bytes in (20, 33, 50, 77, 120, 200, 333, 500, 800, 1200):
-        plan, atoms, _ = steer(gaussian(shape), target, PLAN, 0, size_bytes=size_bytes)
-        assert [len(positions) for positions, _ in atoms] == list(plan.counts)
+        plan, atoms, _ = steer(gaussian(shape), target, replace(PLAN, codebook=codebook), 0, size_bytes=size_bytes)
+        assert sizes(atoms) == list(plan.counts)
         assert 0.97 * size_bytes - 2 <= spent_bytes(plan, atoms, shape) <= size_bytes
 
 
@@ -95,12 +106,14 @@ def test_more_bytes_never_make_it_much_worse():
     assert errors[-1] < 0.5 * errors[-2] < 0.25 * errors[0]
 
 
-def test_a_small_picture_with_a_large_budget_takes_no_more_atoms_than_there_are():
+@pytest.mark.parametrize("codebook", CODEBOOKS)
+def test_a_small_picture_with_a_large_budget_takes_no_more_atoms_than_there_are(codebook):
     shape = (1, 2, 1, 8, 8)
-    plan, atoms, clean = steer(gaussian(shape), picture(shape), PLAN, 0, size_bytes=5000)
+    plan = replace(PLAN, codebook=codebook)
+    plan, atoms, clean = steer(gaussian(shape), picture(shape), plan, 0, size_bytes=5000)
     n_positions = plan.n_positions(shape)
-    assert [len(positions) for positions, _ in atoms] == list(plan.counts) and max(plan.counts) <= n_positions
-    again = decode_atoms(encode_atoms(atoms, n_positions), list(plan.counts), n_positions)
+    assert sizes(atoms) == list(plan.counts) and max(plan.counts) <= n_positions
+    again = decode_choices(codebook, encode_choices(codebook, atoms, n_positions), plan.counts, n_positions)
     assert torch.equal(follow(gaussian(shape), again, plan, 0, shape, CPU), clean)
     assert error(clean, picture(shape)) < 0.01, "where bytes abound the picture is nearly exact"
 
@@ -152,24 +165,28 @@ def trace(shape, plan, size_bytes, weights=None):
     return plan, atoms, visited
 
 
-@pytest.mark.parametrize(("shape", "tolerance"), [(SHAPE, 1e-3), (ODD_SHAPE, 0.1)], ids=str)
-def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, tolerance):
+@pytest.mark.parametrize(
+    ("shape", "codebook", "tolerance"),
+    [(SHAPE, "hadamard", 1e-3), (ODD_SHAPE, "hadamard", 0.1), (SHAPE, "trellis", 0.2), (ODD_SHAPE, "trellis", 0.2)],
+    ids=str,
+)
+def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, codebook, tolerance):
     """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, from below to one grid value of the counts above."""
-    plan, atoms, visited = trace(shape, PLAN, 900)
+    plan, atoms, visited = trace(shape, replace(PLAN, codebook=codebook), 900)
     assert [t for t, _, _ in visited] == plan.times[:-1]
     n = plan.n_entries(shape)
-    checked = 0
-    for step, (positions, atom_signs) in enumerate(atoms[:-1]):
+    ratios = []
+    for step, choice in enumerate(atoms[:-1]):
         residual = (picture(shape) - visited[step][2]).reshape(-1).double().numpy()
-        z = make_codebook(plan.codebook, plan.seed, 0, step, n).combine(positions, atom_signs)
+        z = plan.make_codebook(0, step, n).combine(*(choice if isinstance(choice, tuple) else (choice,)))
         length = np.linalg.norm(residual)
         reach = float(z @ residual) / length
         t, t_next = plan.times[step], plan.times[step + 1]
         wanted = math.sqrt(snr_of(t_next) - snr_of(t)) * length
-        if len(positions) >= 8:  # fewer atoms are few choices
+        if plan.counts[step] >= (8 if codebook == "hadamard" else 24):  # fewer are few choices
             assert wanted * (1 - tolerance) <= reach <= wanted * (1.13 + tolerance), step
-            checked += 1
-    assert checked >= 4
+            ratios.append(reach / wanted)
+    assert len(ratios) >= 4 and np.mean(ratios) > 0.97
 
 
 @pytest.mark.parametrize("eta_scale_q", [200, 150, 90])
@@ -194,7 +211,7 @@ def test_weights_choose_other_atoms_and_need_no_word_to_the_decoder():
     weights = variances(SHAPE)
     plan, atoms, visited = trace(SHAPE, PLAN, 300, weights)
     _, plain_atoms, _ = trace(SHAPE, PLAN, 300)
-    assert any(not np.array_equal(a, b) for (a, _), (b, _) in zip(atoms, plain_atoms, strict=False))
+    assert not same_choices(atoms, plain_atoms)
     assert torch.equal(follow(gaussian(SHAPE), atoms, plan, 0, SHAPE, CPU), visited[-1][2])
 
 
@@ -206,3 +223,59 @@ def test_without_a_chooser_the_sampler_is_euler():
     assert torch.allclose(sample(gaussian(SHAPE), noise, times, []), x_t, atol=1e-5)
     with pytest.raises(ValueError, match="end at 0"):
         sample(gaussian(SHAPE), noise, [1.0, 0.5], [])
+
+
+@pytest.mark.parametrize("case", VECTORS["generations"], ids=str)
+def test_vectors_of_times_and_etas_beyond_the_steering(case):
+    plan = SteeringPlan(
+        seed=0, snr_start_q=72, snr_ratio_q=48, counts=(1,) * case["n_steered"], last_q=case["last_q"],
+        n_injections=case["n_injections"], free_eta_scale_q=case["free_eta_scale_q"],
+    )  # fmt: skip
+    assert [t.hex() for t in plan.times] == case["times_hex"]
+    assert [eta.hex() for eta in plan.etas] == case["etas_hex"]
+
+
+@pytest.mark.parametrize("n_kept", [0, 3, None])
+def test_after_the_steering_the_rest_is_generated(n_kept):
+    """Written out once more: the steered steps as before, then pseudo-random noise down to low noise."""
+    plan, atoms, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 2, size_bytes=300)
+    if n_kept is not None:
+        plan, atoms = replace(plan, counts=plan.counts[:n_kept], last_q=16), atoms[:n_kept]
+    m = len(atoms)
+    free = replace(plan, n_injections=20, free_eta_scale_q=100)
+    assert free.times[: m + 1] == plan.times[: m + 1] and len(free.times) == 22
+    x_t = initial_noise(PLAN.seed, 2, SHAPE)
+    for step, (t, t_next) in enumerate(itertools.pairwise(free.times)):
+        clean = x_t - t * gaussian(SHAPE)(x_t, t)
+        if t_next == 0.0:
+            break
+        if step < m:
+            codebook = plan.make_codebook(2, step, plan.n_entries(SHAPE))
+            x_t = advance(x_t, clean, t, t_next, plan.etas[step], codebook.combine(atoms[step]))
+        else:
+            eta = 0.5 * math.sqrt(1 - snr_of(t) / snr_of(t_next))
+            noise = normal(Stream(PLAN.seed, Purpose.STEP_NOISE, (2, step)), SHAPE)
+            x_t = advance(x_t, clean, t, t_next, eta, noise)
+    assert torch.allclose(follow(gaussian(SHAPE), atoms, free, 2, SHAPE, CPU), clean, atol=1e-5)
+
+
+def test_what_is_generated_is_no_blur():
+    """A model that knows the distribution makes values of its variance; where the steering stops short, of far less."""
+    plan, atoms, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=300)
+    short = replace(plan, counts=plan.counts[:2], last_q=16)
+    free = replace(short, n_injections=full_grid_injections(72, 48, 1000), free_eta_scale_q=100)
+    energy = [
+        float((follow(gaussian(SHAPE), atoms[:2], each, 0, SHAPE, CPU).square() / variances(SHAPE)).mean())
+        for each in (short, free)
+    ]
+    assert energy[0] < 0.3
+    assert 0.8 < energy[1] < 1.2
+
+
+@pytest.mark.parametrize(("start_q", "ratio_q"), [(72, 48), (0, 256), (255, 1), (120, 16)])
+def test_a_full_grid_ends_where_noise_is_invisible(start_q, ratio_q):
+    n_injections = full_grid_injections(start_q, ratio_q, 1000)
+    times = SteeringPlan(0, start_q, ratio_q, n_injections=n_injections).times
+    assert len(times) == n_injections + 2
+    assert times[-2] <= LEAST_TIME < times[-3] or n_injections == 1000
+    assert (64 + ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64), "what a file may ask for"

@@ -132,7 +132,7 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 
     torch.manual_seed(seed)
-    autoencoder = BlockTransformAutoencoder(latent_channels=n_channels, refiner_width=8, refiner_blocks=1)
+    autoencoder = BlockTransformAutoencoder(latent_channels=n_channels)
     autoencoder.intra_basis.copy_(_separable_basis(n_channels, 1))
     autoencoder.inter_basis.copy_(_separable_basis(n_channels, 4))
     falling = 4.0 / (1.0 + torch.arange(n_channels))

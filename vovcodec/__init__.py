@@ -16,15 +16,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "DecodeOptions": "vovcodec.codec.options",
     "DecodeReport": "vovcodec.codec.options",
+    "EditOptions": "vovcodec.codec.options",
+    "EditReport": "vovcodec.codec.options",
     "EncodeOptions": "vovcodec.codec.options",
     "EncodeReport": "vovcodec.codec.options",
     "VovError": "vovcodec.errors",
     "decode": "vovcodec.codec.decode",
+    "edit": "vovcodec.codec.edit",
     "encode": "vovcodec.codec.encode",
     "inspect": "vovcodec.codec.inspect",
 }
 
-__all__ = ["DecodeOptions", "DecodeReport", "EncodeOptions", "EncodeReport", "VovError", "decode", "encode", "inspect"]
+__all__ = ["DecodeOptions", "DecodeReport", "EditOptions", "EditReport", "EncodeOptions", "EncodeReport", "VovError",
+           "decode", "edit", "encode", "inspect"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

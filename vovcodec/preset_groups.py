@@ -96,15 +96,16 @@ class Steering:
     """Information carried by the injected noise.
 
     snr_start: signal-to-noise ratio ((1−t)/t)² of the first injection; snr_ratio: growth from one to the next; fewer,
-    larger steps decode faster, smaller ones use their bits better. eta_scale: noise fraction relative to ancestral
-    sampling. reach: how far the atoms of an injection go along the residual, relative to what a sampler that knew the
-    original would draw (encoder only). active_channels: atoms act on the first so many latent channels; 0 = all.
-    weight: exponent of the score weights deviation^weight per latent channel (encoder only). bytes: of the atoms where
-    no byte target is given.
+    larger steps decode faster, smaller ones use their bits better. codebook: trellis, or signed atoms at coded
+    positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
+    how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
+    only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
+    weights deviation^weight per latent channel (encoder only). bytes: of the atoms where no byte target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))
-    codebook: str = _setting("hadamard", choices=("hadamard", "cyclic"))
+    codebook: str = _setting("trellis", choices=("trellis", "hadamard", "cyclic"))
+    memory: int = _setting(12, low=1, high=16)
     snr_start: float = _setting(0.002, low=1e-9, high=1.0)
     snr_ratio: float = _setting(1.75, low=1.02, high=4.98)
     eta_scale: float = _setting(1.0, low=0.05, high=1.25)

@@ -42,8 +42,8 @@ class PresetError(UsageError):
 
     def __init__(self, origin: str, problems: list[str]) -> None:
         self.problems = problems
-        count = f"{len(problems)} problems" if len(problems) > 1 else "1 problem"
-        super().__init__(f"{origin}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        super().__init__(f"{origin}: {problems[0] if len(problems) == 1 else f'{len(problems)} problems{listed}'}")
 
 
 _GROUPS: dict[str, type] = {

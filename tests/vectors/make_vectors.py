@@ -18,6 +18,8 @@ from vovcodec.entropy.symbols import encode_symbols
 from vovcodec.sampling.codebook import make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal, permutation, raw_u64, signs, uniform_int
 from vovcodec.sampling.schedule import ancestral_etas, snr_grid, time_grid
+from vovcodec.sampling.steering import SteeringPlan
+from vovcodec.sampling.trellis import TrellisCodebook
 
 HERE = Path(__file__).parent
 
@@ -186,7 +188,58 @@ def steering_vectors() -> dict[str, list[dict]]:
                 "sha256": sha256(z, "<f4"),
             }
         )
-    return {"grids": grids, "time_grids": time_grids, "sums": sums}
+    paths = []
+    for address, n_entries, n_bits, memory in [
+        ((0, 0, 0), 64, 9, 3),
+        ((7, 1, 2), 2100, 300, 12),
+        ((5, 0, 3), 999, 1, 16),
+    ]:
+        path = (signs(Stream(2, Purpose.STEP_SIGNS, (n_bits,)), n_bits) < 0).astype(np.uint8)
+        z = TrellisCodebook(*address, n_entries, memory).combine(path)
+        paths.append(
+            {
+                **dict(zip(("seed", "segment", "step"), address, strict=True)),
+                "n_entries": n_entries,
+                "n_bits": n_bits,
+                "memory": memory,
+                "path_hex": np.packbits(path).tobytes().hex(),
+                "start_hex": [float(value).hex() for value in z[:4]],
+                "sha256": sha256(z, "<f4"),
+            }
+        )
+    generations = []
+    for n_steered, last_q, n_injections, free_eta_scale_q in [
+        (0, 16, 6, 100),
+        (3, 16, 7, 0),
+        (3, 5, 7, 100),
+        (1, 9, 2, 50),
+    ]:
+        plan = SteeringPlan(
+            seed=0,
+            snr_start_q=72,
+            snr_ratio_q=48,
+            counts=(1,) * n_steered,
+            last_q=last_q,
+            n_injections=n_injections,
+            free_eta_scale_q=free_eta_scale_q,
+        )
+        generations.append(
+            {
+                "n_steered": n_steered,
+                "last_q": last_q,
+                "n_injections": n_injections,
+                "free_eta_scale_q": free_eta_scale_q,
+                "times_hex": [t.hex() for t in plan.times],
+                "etas_hex": [eta.hex() for eta in plan.etas],
+            }
+        )
+    return {
+        "grids": grids,
+        "generations": generations,
+        "time_grids": time_grids,
+        "sums": sums,
+        "trellis": paths,
+    }
 
 
 if __name__ == "__main__":

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
+from vovcodec.atomic import write_atomically
 from vovcodec.backbone.fingerprint import cache_root
 
 __all__ = ["CaptionCache"]
@@ -66,9 +66,7 @@ class CaptionCache:
         # A cache that cannot be written costs time, not correctness.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            temporary.write_bytes(save({"embedding": embedding}))
-            temporary.replace(path)
+            write_atomically(path, save({"embedding": embedding}))
             kept = sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)
             for old in kept[:-_MAX_FILES]:
                 old.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from vovcodec.atomic import write_atomically
 from vovcodec.backbone.locate import weight_files
 
 __all__ = ["FINGERPRINT_BYTES", "cache_root", "fingerprint_folder"]
@@ -92,6 +93,4 @@ def _write_remembered(new: dict[str, str]) -> None:
     with contextlib.suppress(OSError):
         path = cache_root() / "digests.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(_read_remembered() | new), encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, json.dumps(_read_remembered() | new).encode())

@@ -35,6 +35,10 @@ class LatentGeometry:
     channels: int
     max_frames: int
 
+    def coded_frames(self, n_frames: int) -> int:
+        """The smallest time_stride·n + 1 that is at least `n_frames`."""
+        return -(-(n_frames - 1) // self.time_stride) * self.time_stride + 1
+
     def latent_shape(self, n_frames: int, width: int, height: int) -> tuple[int, int, int, int, int]:
         """[1, C, T, h, w] for coded frames of a size."""
         n_latent_frames = 1 + (n_frames - 1) // self.time_stride

@@ -103,7 +103,7 @@ def encode_item(item: Item, target: Path, listener: ProgressListener, **options:
     from vovcodec.codec.encode import encode
 
     n_frames = None if item.is_still else len(item.frames)
-    settings = EncodeOptions(size=item.size, n_frames=n_frames, resume=False, overwrite=True, **options)
+    settings = EncodeOptions(size=item.size, n_frames=n_frames, audio="none", resume=False, overwrite=True, **options)
     return encode(item.path, target, settings, listener)
 
 

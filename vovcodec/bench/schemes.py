@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vovcodec.entropy.choices import choices_bits
 from vovcodec.entropy.positions import coded_atoms_bits
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import HadamardCodebook
@@ -203,6 +204,7 @@ def ours(velocity: Velocity, target: Tensor, size_bytes: float, *, plan: Steerin
     """sampling.steering with the grid of a preset."""
     shape = tuple(target.shape)
     steered, _, latents = steer(velocity, target, plan, _SEGMENT, size_bytes=size_bytes)
-    rate_bits = coded_atoms_bits(steered.counts, steered.n_positions(shape)) + counts_bits(steered.counts)
+    rate_bits = choices_bits(steered.codebook, steered.counts, steered.n_positions(shape)) + counts_bits(steered.counts)
     n_injections = len(steered.counts)
-    return Outcome(latents, rate_bits / 8, n_injections + 1, f"{n_injections} injections, {sum(steered.counts)} atoms")
+    unit = "path bits" if steered.codebook == "trellis" else "atoms"
+    return Outcome(latents, rate_bits / 8, n_injections + 1, f"{n_injections} injections, {sum(steered.counts)} {unit}")

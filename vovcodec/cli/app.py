@@ -20,20 +20,23 @@ import click
 
 from vovcodec.errors import Interrupted, MediaError, VovError
 
-__all__ = ["main", "root", "run"]
+__all__ = ["COMPLETION_VARIABLE", "main", "root", "run"]
 
 EXIT_INTERNAL_ERROR = 1
 EXIT_USAGE = 2
+COMPLETION_VARIABLE = "_VOV_COMPLETE"  # set by the scripts of `vov completion`
 
 # Subcommand → module of this package that has it as `command`; loaded when it is called or listed.
 _COMMANDS = {
     "encode": "encode",
     "decode": "decode",
     "scale": "scale",
+    "edit": "edit",
     "eval": "evaluate",
     "info": "info",
     "presets": "presets",
     "doctor": "doctor",
+    "completion": "completion",
     "pretrain": "pretrain",
 }
 
@@ -80,23 +83,41 @@ def main() -> NoReturn:
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if COMPLETION_VARIABLE in os.environ:
+        from vovcodec.cli.completion import complete
+
+        sys.exit(complete(root, os.environ[COMPLETION_VARIABLE]))
+    _occupy_closed_streams()
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = code or MediaError.exit_code
-    if code == MediaError.exit_code:
-        # A reader that left would make the interpreter's own last flush complain.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            code = code or _output_failed(error)
+        if code == MediaError.exit_code:
+            # What could not be written would make the interpreter's own last flush complain.
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _occupy_closed_streams() -> None:
+    """A parent may have closed standard streams: the next file opened would then get their number, and whatever is
+    written to standard error would land in it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code. Never raises an error."""
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
-        with _sigterm_interrupts(), root.make_context("vov", list(arguments)) as context:
+        with _signals_interrupt(), root.make_context("vov", list(arguments)) as context:
             root.invoke(context)
         return 0
     except click.exceptions.Exit as stop:
@@ -112,12 +133,13 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _tell("vov: interrupted")
         return Interrupted.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has left: nothing to say, but the output is not complete.
-        return MediaError.exit_code
     except VovError as error:
         _tell(f"vov: {error}")
         return error.exit_code
+    except OSError as error:
+        if verbose:
+            traceback.print_exc()
+        return _output_failed(error)
     except Exception as error:
         if verbose:
             traceback.print_exc()
@@ -127,24 +149,36 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_INTERNAL_ERROR
 
 
+def _output_failed(error: OSError) -> int:
+    """Files are opened by code that explains its errors: what comes as far as this is standard output as a rule."""
+    where = error.filename or "standard output"
+    reason = "the other side closed the pipe" if isinstance(error, BrokenPipeError) else error.strerror or error
+    _tell(f"vov: {where}: {reason}")
+    return MediaError.exit_code
+
+
 def _tell(message: str) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):
         print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Lets SIGTERM stop a job the way Ctrl-C does: state kept, exit code 130."""
+def _signals_interrupt() -> Iterator[None]:
+    """Lets SIGTERM, and SIGHUP of a terminal that closes, stop a job the way Ctrl-C does: state kept, exit code 130.
+
+    A SIGHUP that is ignored (nohup) stays so.
+    """
 
     def interrupt(number: int, frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread: the host program owns the signals
-        yield
-        return
+    previous = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: the host program owns the signals
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if number not in previous and signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -23,12 +23,17 @@ __all__ = [
     "ProgressStyle",
     "Running",
     "grouped_option",
+    "limit_option",
     "parse_audio",
     "parse_byte_count",
     "parse_device",
+    "parse_factor",
     "parse_frame_rate",
+    "parse_limit",
+    "parse_merge",
     "parse_output_size",
     "parse_rate",
+    "parse_replacement",
     "parse_size",
     "parse_split",
     "parse_time",
@@ -99,6 +104,33 @@ def parse_split(text: str) -> tuple[float, float]:
     return vector / total, 1 - vector / total
 
 
+def parse_factor(text: str) -> float:
+    """Any finite number: `0.5`, `-1`, `1e-2`."""
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise ValueError(f"{text!r} is not a number such as 0.5 or -1")
+    return factor
+
+
+def parse_replacement(text: str) -> tuple[str, str]:
+    """(A, B) from `A=B`: the first `=` divides, B may be empty."""
+    old, divider, new = text.partition("=")
+    if not old or not divider:
+        raise ValueError(f"{text!r} is not A=B such as dog=panda")
+    return old, new
+
+
+def parse_merge(text: str) -> tuple[str, float]:
+    """(name, weight) from `other.vov` (weight 1) or `other.vov:0.5`."""
+    name, colon, weight = text.rpartition(":")
+    if not colon or not name.lower().endswith(".vov"):
+        return text, 1.0
+    return name, parse_factor(weight)
+
+
 def parse_audio(text: str) -> str:
     """`none`, `copy`, or a bit rate in bits per second, returned as text: `6k` → `6000`."""
     return text if text in ("none", "copy") else str(int(parse_rate(text)))
@@ -109,6 +141,18 @@ def parse_device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3}(,\d{1,3})*)?", text, re.ASCII):
         raise ValueError(f"{text!r} is not one of auto, cpu, cuda, cuda:0,1")
     return text
+
+
+def parse_limit(text: str) -> tuple[str, float]:
+    """(name, value) from `frames=1000`, `memory=8G`, `hours=0.5`; the names are the fields of `DecodeLimits`."""
+    from vovcodec.codec.options import DecodeLimits
+
+    names = [each.name for each in fields(DecodeLimits)]
+    name, _, value = text.partition("=")
+    if name not in names:
+        raise ValueError(f"{text!r} is not NAME=VALUE with a name of {', '.join(names)}")
+    number = parse_rate(value)
+    return name, number if name == "hours" else int(number)
 
 
 class Parsed(click.ParamType):
@@ -154,6 +198,19 @@ class GroupedCommand(click.Command):
         for heading, records in groups.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+
+def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds `--limit`, which may be given several times; the command receives a dict `limits`."""
+    return grouped_option(
+        "Running",
+        "--limit",
+        "limits",
+        type=Parsed(parse_limit, "NAME=N"),
+        multiple=True,
+        callback=lambda context, parameter, given: dict(given),
+        help="Refuse files above it: memory=8G, hours=2, frames, side, segments, vector, atoms, evaluations, caption.",
+    )(function)
 
 
 class ProgressStyle(StrEnum):

@@ -48,8 +48,15 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     return {
         "versions": versions,
         "devices": _devices() if "torch" not in missing else {},
+        "memory": _memory() if "torch" not in missing else {},
         "models": {"embedded (pocket)": f"{weights_bytes / 1e6:.1f} MB" if weights_bytes else "missing"},
     }, missing
+
+
+def _memory() -> dict[str, str]:
+    from vovcodec.codec.models import memory_report
+
+    return memory_report("auto")
 
 
 def _devices() -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from vovcodec.cli import arguments as arg
+from vovcodec.cli.batch import is_folder_job, outputs_in, run_each
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
 from vovcodec.cli.targets import check_source, check_target, is_pipe
@@ -29,8 +30,8 @@ _time = arg.Parsed(arg.parse_time, "T")
 
 
 @click.command(cls=arg.GroupedCommand, short_help="Encode a video or an image into a .vov file.")
-@click.argument("source", metavar="IN")
-@click.option("-o", "--output", required=True, metavar="OUT.vov", help="The .vov file to write, or - for a pipe.")
+@click.argument("sources", metavar="IN…", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="OUT.vov|DIR/", help="The .vov file, a folder, or - for a pipe.")
 @_model("--preset", default="pocket", show_default=True, metavar="NAME|FILE.yaml", help="See vov presets.")
 @_model("--effort", default="fast", show_default=True, metavar="EFFORT", help="instant, fast, medium, slow or paper.")
 @_model("--caption", metavar="TEXT|@FILE|auto|none", help="What the clip shows.")
@@ -39,7 +40,7 @@ _time = arg.Parsed(arg.parse_time, "T")
 @_picture("--ss", "start_s", type=_time, help="Start: 2.5 or 1:02.5.")
 @_picture("-t", "duration_s", type=_time, help="Duration.")
 @_picture("--frames", "n_frames", type=click.IntRange(1), metavar="N", help="At most N frames.")
-@_picture("--audio", type=arg.Parsed(arg.parse_audio, "RATE|copy|none"), default="none", help="Default none.")
+@_picture("--audio", type=arg.Parsed(arg.parse_audio, "RATE|copy|none"), help="Opus of RATE, the input's packets; 16k.")
 @_rate("--bytes", "target_bytes", type=arg.Parsed(arg.parse_byte_count, "N"), help="Whole file: 1500, 1.5k.")
 @_rate("--bitrate", "target_bitrate", type=arg.Parsed(arg.parse_rate, "R"), help="Bits per second: 6k, 1M.")
 @_rate("--bpp", "target_bpp", type=arg.Parsed(arg.parse_rate, "X"), help="Bits per source pixel.")
@@ -49,8 +50,11 @@ _time = arg.Parsed(arg.parse_time, "T")
 @_running("--resume/--no-resume", default=True, help="Continue an interrupted encode; on by default.")
 @_running("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where interrupted encodes are kept.")
 @arg.running_options
-def command(source: str, output: str, running: arg.Running, **settings: Any) -> None:
-    """Encode a video or an image into a .vov file.
+@click.pass_context
+def command(
+    context: click.Context, sources: tuple[str, ...], output: str, running: arg.Running, **settings: Any
+) -> None:
+    """Encode a video or an image into a .vov file, or several into a folder.
 
     IN is a video, an image, a numbered sequence (frames/%05d.png) or - for a pipe.
     """
@@ -59,6 +63,16 @@ def command(source: str, output: str, running: arg.Running, **settings: Any) -> 
 
     # Read here too, so that a slip in a preset or a flag shows before the model loads.
     resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
+    if is_folder_job(sources, output):
+        jobs = outputs_in(output, sources, lambda source: ".vov")
+        from vovcodec.codec.models import BackboneCache
+
+        backbones = BackboneCache()
+        context.exit(run_each(jobs, lambda s, t: _encode(s, t, options, running, backbones), running))
+    _encode(sources[0], output, options, running)
+
+
+def _encode(source: str, output: str, options: EncodeOptions, running: arg.Running, *backbones: Any) -> None:
     checked_source = check_source(source)
     if not is_pipe(output) and Path(output).suffix.lower() in _MEDIA_SUFFIXES:
         raise UsageError(f"encode writes a .vov file: name the output {Path(output).with_suffix('.vov')}")
@@ -67,5 +81,5 @@ def command(source: str, output: str, running: arg.Running, **settings: Any) -> 
     with open_progress(running) as listener:
         from vovcodec.codec.encode import encode
 
-        report = encode(checked_source, target, options, listener)
+        report = encode(checked_source, target, options, listener, *backbones)
     print_report(report, running, data_on_stdout=is_pipe(output))

@@ -6,6 +6,7 @@ a job resumes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -124,7 +125,9 @@ class PlainProgress:
         self._print(", ".join(parts))
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        # Nobody reads any more, or the log's disk is full: no reason to lose the work.
+        with contextlib.suppress(OSError):
+            print(line, file=self._stream, flush=True)
 
 
 class QuietProgress(PlainProgress):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +24,7 @@ _LABELS = {
     "bpp": ("bits per pixel", "{:.5f}"),
     "n_frames": ("frames", "{}"),
     "n_network_evaluations": ("network evaluations", "{:,}"),
+    "tflop_per_evaluation": ("each about", "{:.3g} TFLOP"),
     "encode_s": ("encode time", "{:.1f} s"),
     "decode_s": ("decode time", "{:.1f} s"),
     "scale_s": ("scale time", "{:.1f} s"),
@@ -43,16 +46,18 @@ def print_report(report: Any, running: Running, *, data_on_stdout: bool) -> None
         text = json.dumps(to_plain(content))
     else:
         text = format_report(content)
-    print(text, file=stream, flush=True)
+    # A log that nobody reads or whose disk is full does not make the data on standard output any worse.
+    with contextlib.suppress(OSError) if data_on_stdout else contextlib.nullcontext():
+        print(text, file=stream, flush=True)
 
 
-def format_report(content: Mapping[str, Any]) -> str:
+def format_report(content: Mapping[str, Any], indent: str = "") -> str:
     """The fields of a report in words and units, one per line; empty ones are left out."""
-    return format_mapping(dict(_human(name, value) for name, value in content.items() if _is_shown(value)))
+    return format_mapping(dict(_human(name, value) for name, value in content.items() if _is_shown(value)), indent)
 
 
 def to_plain(value: Any) -> Any:
-    """JSON-ready data: fractions as `30000/1001`, bytes as hex, paths as text, tuples as lists."""
+    """JSON-ready data: fractions as `30000/1001`, bytes as hex, paths as text, tuples as lists, infinity as `inf`."""
     if isinstance(value, Mapping):
         return {str(key): to_plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -62,7 +67,9 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, (Fraction, Path)):
         return str(value)
     if hasattr(value, "item"):  # a numpy scalar
-        return value.item()
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):  # JSON has no word for it
+        return str(value)
     return value
 
 
@@ -97,20 +104,32 @@ def format_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _human(name: str, value: Any) -> tuple[str, Any]:
-    if name == "peak_memory_bytes":
+    if name in ("peak_memory_bytes", "memory_bytes"):
         return "peak memory", f"{value / 1e9:.2f} GB"
+    if name == "hours_on_this_cpu":
+        return "time on this CPU", f"about {value:.1f} hours" if value >= 1 else f"about {3600 * value:.0f} s"
     if name == "frame_rate":
         return "frame rate", f"{float(value):.6g} fps" if value else "still image"
     if name == "sections":
         return "bytes", "  ".join(f"{section} {size}" for section, size in value.items())
+    if name == "audio":
+        return "audio", _sound_text(value)
     if name in _LABELS:
         label, pattern = _LABELS[name]
         return label, pattern.format(value)
     return name.replace("_", " "), value
 
 
+def _sound_text(audio: Mapping[str, Any]) -> str:
+    if "error" in audio:
+        return f"cannot be read ({audio['error']})"
+    channels = {1: "mono", 2: "stereo"}.get(audio["channels"], f"{audio['channels']} channels")
+    rate = "" if audio["bit_rate"] is None else f", {audio['bit_rate'] / 1000:.1f} kbit/s"
+    return f"{audio['codec']} {channels}, {audio['duration_s']:.2f} s{rate}, {audio['size_bytes']:,} bytes"
+
+
 def _is_shown(value: Any) -> bool:
-    return value is not None and value != "" and value != {}
+    return value is not None and value not in ("", {}, ())
 
 
 def _is_nested(value: Any) -> bool:

@@ -7,12 +7,21 @@ from pathlib import Path
 
 from vovcodec.errors import MediaError, OutputExistsError, UsageError
 
-__all__ = ["check_source", "check_target", "existing_outputs", "is_pipe"]
+__all__ = ["ask", "check_source", "check_target", "existing_outputs", "is_pipe"]
 
 
 def is_pipe(name: str | Path) -> bool:
     """`-` stands for standard input or output."""
     return str(name) == "-"
+
+
+def ask(question: str) -> bool:
+    """Whether a person at a terminal says yes; False where there is nobody to ask."""
+    # A pipe on standard input is the input, so nobody can answer a question there.
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def check_source(source: str) -> Path | str:
@@ -21,6 +30,8 @@ def check_source(source: str) -> Path | str:
     A printf-style pattern (`%05d.png`) is left to the reader.
     """
     if is_pipe(source):
+        if sys.stdin is None:
+            raise MediaError("-: standard input is closed")
         return "-"
     path = Path(source)
     if "%" not in path.name and not path.exists():
@@ -37,6 +48,8 @@ def check_target(target: str, source: str | Path, overwrite: bool, never: bool) 
     if overwrite and never:
         raise UsageError("-y and -n exclude each other")
     if is_pipe(target):
+        if sys.stdout is None:
+            raise MediaError("-o -: standard output is closed")
         if sys.stdout.isatty():
             raise UsageError("-o - writes binary data to standard output, which is a terminal: redirect or pipe it")
         return "-", overwrite
@@ -50,19 +63,16 @@ def check_target(target: str, source: str | Path, overwrite: bool, never: bool) 
     found = existing_outputs(path)
     if not found or overwrite:
         return path, overwrite
-    # A pipe on standard input is the input, so nobody can answer a question there.
-    if not never and sys.stdin.isatty() and sys.stderr.isatty():
-        print(f"{found[0]} exists. Overwrite? [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            return path, True
+    if not never and ask(f"{found[0]} exists. Overwrite?"):
+        return path, True
     raise OutputExistsError(f"{found[0]} exists; -y overwrites it")
 
 
 def existing_outputs(path: Path) -> list[Path]:
-    """Files that writing to `path` would replace: itself, or every frame that a `%05d` pattern names."""
+    """Files that writing to `path` would replace: itself, or every frame that a `%05d` pattern names; no devices."""
     if "%" in path.name:
         from vovcodec.media.sequence import is_pattern, numbered_files
 
         if is_pattern(str(path)):
             return list(numbered_files(str(path)).values())
-    return [path] if path.exists() else []
+    return [path] if path.is_file() else []

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from vovcodec.container import (
+    TRELLIS_MEMORY,
     CodedAtoms,
     CodedIndices,
     CodedVector,
@@ -40,6 +41,8 @@ def blank_vector(size_bytes: int) -> CodedVector:
 def blank_atoms(plan: SteeringPlan, size_bytes: int) -> CodedAtoms:
     """Stands in for atoms that are still to be chosen; its counts take one byte that the steering's budget pays for."""
     return CodedAtoms(
+        codebook=plan.codebook,
+        memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
         counts=(100,),
         last_q=8,
         eta_scale_q=plan.eta_scale_q,
@@ -72,6 +75,12 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:
+        sound_bytes = sum(len(section.payload) for section in stream.extras)
+        if sound_bytes:
+            raise UsageError(
+                f"{file_bytes} bytes are too few: the sound takes {sound_bytes} of them, with the picture it needs at "
+                f"least {least}; raise the target, lower --audio (6k is the lowest rate), or give --audio none"
+            )
         raise UsageError(
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
             f"least {least}; raise the target, shorten the clip or the caption"
@@ -82,7 +91,7 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
 
 def payload_size(segment: Segment) -> int:
     """Bytes of a coded segment that its share of the budget pays for."""
-    vector = len(segment.vector.model) + len(segment.vector.words) if segment.vector else 0
+    vector = segment.vector.size_bytes if segment.vector else 0
     atoms = len(segment.atoms.words) + -(-counts_bits(segment.atoms.counts) // 8) if segment.atoms else 0
     return vector + atoms + (len(segment.importance.indices) if segment.importance else 0)
 

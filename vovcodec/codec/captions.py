@@ -10,7 +10,7 @@ import numpy as np
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.progress import ProgressListener
 
-__all__ = ["MAX_CAPTION_BYTES", "resolve_caption"]
+__all__ = ["MAX_CAPTION_BYTES", "check_caption", "resolve_caption"]
 
 MAX_CAPTION_BYTES = 8192
 
@@ -37,6 +37,15 @@ def resolve_caption(option: str | None, frames: Callable[[], np.ndarray], listen
             raise MediaError(f"cannot read the caption file {option[1:]}: {reason}") from error
     else:
         caption = option
-    if len(caption.encode()) > MAX_CAPTION_BYTES:
-        raise UsageError(f"a caption holds at most {MAX_CAPTION_BYTES} bytes, this one has {len(caption.encode())}")
+    return check_caption(caption)
+
+
+def check_caption(caption: str) -> str:
+    """The caption, if a file can hold it. Raises UsageError."""
+    try:
+        size_bytes = len(caption.encode())
+    except UnicodeEncodeError:
+        raise UsageError("the caption is not text: it holds bytes that are not UTF-8") from None
+    if size_bytes > MAX_CAPTION_BYTES:
+        raise UsageError(f"a caption holds at most {MAX_CAPTION_BYTES} bytes, this one has {size_bytes}")
     return caption

@@ -12,8 +12,11 @@ import numpy as np
 
 from vovcodec.container import SegmentCheck
 
-__all__ = ["drift_db", "segment_check", "thumbnail"]
+__all__ = ["LEAST_AGREEMENT_DB", "drift_db", "segment_check", "thumbnail"]
 
+# Two and a half grey levels in every area. Decodes that differ in threads or precision (float32, bfloat16) are equal or
+# one level apart in single areas, 48 dB or more; other noise gives 15 dB (bench/drift.py, bench/results/*_drift.tsv).
+LEAST_AGREEMENT_DB = 40.0
 _WIDTH, _HEIGHT = 4, 2
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -39,7 +42,7 @@ def segment_check(frames: np.ndarray, psnr_db: float) -> SegmentCheck:
 def drift_db(frames: np.ndarray, check: SegmentCheck) -> float | None:
     """PSNR in dB between the stored and this machine's thumbnail; infinite when equal, None without a thumbnail.
 
-    Above 40 dB the two decodes agree to within rounding; a wrong model gives 10 to 25 dB.
+    From `LEAST_AGREEMENT_DB` on the two decodes agree to within rounding; a wrong model gives 10 to 25 dB.
     """
     if not check.thumbnail:
         return None

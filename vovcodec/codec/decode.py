@@ -5,22 +5,31 @@ from __future__ import annotations
 import math
 import sys
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from vovcodec.codec.check import drift_db
+from vovcodec.backbone.memory import free_memory_bytes
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.backbone.registry import pick_device
+from vovcodec.codec.check import LEAST_AGREEMENT_DB, drift_db
+from vovcodec.codec.limits import decode_cost, require_affordable, require_within
+from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.models import BackboneCache, memory_notice
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
-from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
-from vovcodec.container import StreamHeader, VovFile, read_vov
-from vovcodec.errors import UsageError
-from vovcodec.media import open_writer, resize_frames
+from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
+from vovcodec.codec.sound import track_of
+from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
+from vovcodec.errors import FormatError, UsageError
+from vovcodec.media import cut_track, open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
-__all__ = ["decode"]
+__all__ = ["decode", "decode_stream"]
 
 
 def decode(
@@ -28,6 +37,7 @@ def decode(
     target: Path | str,
     options: DecodeOptions | None = None,
     listener: ProgressListener | None = None,
+    backbones: BackboneCache | None = None,
 ) -> DecodeReport:
     """Regenerate a clip or picture from a file and the public base model.
 
@@ -36,90 +46,159 @@ def decode(
         target: path, `frames/%05d.png`, or "-" for standard output.
         options: see `DecodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
+        backbones: where the base model is kept between calls; None = it is loaded anew.
+
+    A damaged file is decoded as far as it goes, and the report says what was lost; see `DecodeOptions.strict`.
 
     Raises UsageError, MediaError, FormatError, ModelError, OutputExistsError.
     """
     started = time.monotonic()
     options, listener = options or DecodeOptions(), listener or SilentListener()
+    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source), tolerant=not options.strict)
+    report = decode_stream(stream, target, options, listener, backbones)
+    return replace(report, decode_s=time.monotonic() - started)
+
+
+def decode_stream(
+    stream: VovFile,
+    target: Path | str,
+    options: DecodeOptions,
+    listener: ProgressListener,
+    backbones: BackboneCache | None = None,
+) -> DecodeReport:
+    """`decode` of a file that has been read."""
+    started = time.monotonic()
     if options.threads:
         torch.set_num_threads(options.threads)
-    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    require_within(stream, options.limits)
     header = stream.header
     first, last = _frame_range(header, options)
-    wanted = [s for s in stream.segments if s.first_frame < last and s.first_frame + s.n_frames > first]
+    wanted = list(spans(stream, first, last))
+    segments = [segment for segment, _, _ in wanted if segment is not None]
+    if not segments:
+        raise _why_nothing_is_left(stream)
     width, height = _output_size(header, options)
-    longest = max(n_evaluations_of(header, segment) for segment in wanted)
+    longest = max(n_evaluations_of(header, segment) for segment in segments)
     if options.steps and options.steps > longest:
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
-    n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in wanted)
+    if options.steps and options.steps < longest:
+        listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
+    n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in segments)
+    track, rate = track_of(stream, listener), frame_rate_of(header)
+    device = pick_device(options.device)
+    require_affordable(
+        decode_cost(header, segments, steps=options.steps),
+        options.limits,
+        device=device,
+        free_bytes=free_memory_bytes(device),
+        n_threads=options.threads,
+        approve=options.approve,
+    )
+    n_frames = max(segment.n_frames for segment in segments)
+    size = {"n_frames": n_frames, "width": header.coded_width, "height": header.coded_height}
+    if needed := memory_notice(header.backbone_id, header.precision, device, **size):
+        listener.note(needed)
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
         width=width,
         height=height,
-        frame_rate=frame_rate_of(header),
+        frame_rate=rate,
         sample_aspect=Fraction(header.sample_aspect_num, header.sample_aspect_den),
         colour_matrix=header.colour_matrix,
         colour_primaries=header.colour_primaries,
         colour_transfer=header.colour_transfer,
         container=options.container,
         overwrite=options.overwrite,
+        sound=cut_track(track, first / rate, (last - first) / rate) if track and rate else None,
     )
     drifts: list[float] = []
+    concealer = Concealer(stream, width, height)
     try:
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
-        adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
+        backbone = load_matching_backbone(header, device=device, force=options.force, backbones=backbones)
+        adapters = Adapters(backbone)
         listener.stage("decoding", n_total)
-        n_written = 0
-        for segment in wanted:
-            latents = regenerate_latents(
-                backbone,
-                header,
-                segment,
-                stream.caption_of(segment),
-                adapter,
-                n_coded_frames=n_coded_frames_of(segment, backbone.geometry.time_stride),
-                n_evaluations=options.steps,
-                on_step=lambda t, x_t, clean: listener.advance(),
-            )
-            frames = backbone.to_frames(latents)[: segment.n_frames]
+        for segment, begin, end in wanted:
+            frames = fault = None
+            try:
+                if segment is not None:
+                    frames = _frames_of(segment, stream, backbone, adapters, options, listener)
+            except FormatError as error:  # its checksum is right: a faulty writer made it
+                if options.strict or len(segments) == 1:
+                    raise
+                fault = error
+            if frames is None:
+                for frame in concealer.conceal(begin, end, fault):
+                    writer.write(frame)
+                continue
             if options.verify and segment.check is not None:
                 drift = drift_db(frames, segment.check)
                 if drift is not None:
                     drifts.append(drift)
-            for number, frame in enumerate(frames, start=segment.first_frame):
-                if first <= number < last:
-                    writer.write(resize_frames(frame, width, height))
-                    n_written += 1
+            for frame in frames[begin - segment.first_frame : end - segment.first_frame]:
+                writer.write(concealer.show(resize_frames(frame, width, height)))
         writer.close()
     except BaseException:
         writer.abort()
         raise
     for notice in writer.notices:
         listener.note(notice)
+    for line in concealer.lines:
+        listener.warn(line)
     if options.verify:
         _report_drift(stream, drifts, listener)
-    stored = [s.check.psnr_q / 256 for s in wanted if s.check]
+    stored = [s.check.psnr_q / 256 for s in segments if s.check]
     return DecodeReport(
         output=str(target),
-        n_frames=n_written,
+        n_frames=writer.n_written,
         size=(width, height),
-        frame_rate=frame_rate_of(header),
+        frame_rate=rate,
         decode_s=time.monotonic() - started,
         n_network_evaluations=n_total,
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,
+        damage=tuple(concealer.lines),
     )
+
+
+def _frames_of(
+    segment: Segment,
+    stream: VovFile,
+    backbone: Backbone,
+    adapters: Adapters,
+    options: DecodeOptions,
+    listener: ProgressListener,
+) -> np.ndarray:
+    """The real frames of one segment at coded size, uint8 [F, H, W, 3]."""
+    latents = regenerate_latents(
+        backbone,
+        stream.header,
+        segment,
+        stream.caption_of(segment),
+        adapters,
+        n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
+        n_evaluations=options.steps,
+        on_step=lambda t, x_t, clean: listener.advance(),
+    )
+    return backbone.to_frames(latents)[: segment.n_frames]
+
+
+def _why_nothing_is_left(stream: VovFile) -> FormatError:
+    """The first fault of a file none of whose wanted segments is whole."""
+    error = min(stream.damage, key=lambda fault: fault[0] is None)[1]
+    if stream.header.n_segments == 1:
+        return error
+    return FormatError(f"no segment that is needed can be read: {error}")
 
 
 def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListener) -> None:
     if not drifts:
         listener.warn("the file carries no check section: nothing to verify")
-    elif min(drifts) < 40.0:
+    elif min(drifts) < LEAST_AGREEMENT_DB:
         listener.warn(
-            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected 40 or "
-            "more): another model, precision or a fault"
+            f"the decoded frames differ from what the encoder saw (thumbnail PSNR {min(drifts):.1f} dB, expected "
+            f"{LEAST_AGREEMENT_DB:g} or more): another model, precision or a fault"
         )
     elif math.isinf(min(drifts)):
         listener.note("verified: the thumbnails are equal")

@@ -12,7 +12,7 @@ import torch
 
 from vovcodec import __version__
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone
+from vovcodec.backbone.registry import load_backbone, pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -26,22 +26,27 @@ from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
+from vovcodec.codec.models import BackboneCache, memory_notice
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
 from vovcodec.codec.regenerate import make_adapter
 from vovcodec.codec.segment import encode_segment
+from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VERSION, Adaptation, Segment, StreamHeader, VovFile, parse, serialize
-from vovcodec.errors import Interrupted, UsageError, VovError
+from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
+from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
-from vovcodec.media import MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
+from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
+_CAPTION_FRAMES = 64  # for a captioner; so that memory does not grow with the clip
+# A segment of its own for a scene takes about 30 bytes of header and check: not worth it in smaller files.
+_LEAST_SEGMENT_BYTES = 200
 _COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
@@ -50,6 +55,7 @@ def encode(
     target: Path | str,
     options: EncodeOptions | None = None,
     listener: ProgressListener | None = None,
+    backbones: BackboneCache | None = None,
 ) -> EncodeReport:
     """Encode a clip or picture and report what came out.
 
@@ -58,6 +64,7 @@ def encode(
         target: path of the `.vov` file, or "-" for standard output.
         options: see `EncodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
+        backbones: where the base model is kept between calls; None = it is loaded anew.
 
     Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
     """
@@ -65,8 +72,6 @@ def encode(
     options, listener = options or EncodeOptions(), listener or SilentListener()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.audio != "none":
-        raise UsageError("this version does not carry audio; use --audio none")
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
     require_writable(target, overwrite=options.overwrite)
     if preset.rate.lambda_ is not None:
@@ -84,26 +89,44 @@ def encode(
         duration_s=options.duration_s,
         n_frames=options.n_frames,
         frame_rate=options.frame_rate,
+        sound=sound_wish(options.audio),
     )
     with reader:
         info = reader.info
         width, height = _coded_size(info, preset, options)
+        detector = CutDetector()
         with FrameSpool(width, height) as spool:
             for frame in reader:
-                spool.append(resize_frames(frame, width, height))
+                resized = resize_frames(frame, width, height)
+                spool.append(resized)
+                detector.add(resized)
+            track = reader.sound_track()
+            if (info.width, info.height) != (width, height):
+                listener.note(f"{info.width}x{info.height} is coded at {width}x{height}; the decoder scales it back")
+            if options.audio not in (None, "none") and not info.has_audio:
+                listener.note("the input has no sound to keep")
             for notice in reader.notices:
                 listener.note(notice)
-            backbone = load_backbone(
+            device = pick_device(options.device)
+            n_frames = min(preset.geometry.segment_frames, spool.n_frames)
+            precision = preset.backbone.precision
+            needed = memory_notice(preset.backbone.id, precision, device, n_frames=n_frames, width=width, height=height)
+            if needed:
+                listener.note(needed)
+            backbone = (backbones.load if backbones else load_backbone)(
                 preset.backbone.id,
                 path=preset.backbone.path,
                 revision=preset.backbone.revision,
-                device=options.device,
-                precision=preset.backbone.precision,
+                device=device,
+                precision=precision,
             )
-            caption = resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
-            job = _Job(options, preset, backbone, info, spool, caption, listener)
+            caption = resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
+            job = _Job(options, preset, backbone, info, spool, detector.cuts(), track, caption, listener)
             stream, quality, n_evaluations = job.run()
-            stream = write_checked(target, stream, overwrite=options.overwrite)
+            try:
+                stream = write_checked(target, stream, overwrite=options.overwrite)
+            except (MediaError, OutputExistsError) as error:
+                raise type(error)(f"{error}; {job.kept} for the same command with another output") from None
             job.state.discard()
     sections = section_sizes(stream)
     size_bytes = sum(sections.values())
@@ -153,6 +176,8 @@ class _Job:
         backbone: Backbone,
         info: MediaInfo,
         spool: FrameSpool,
+        cuts: list[int],
+        track: AudioTrack | None,
         caption: str,
         listener: ProgressListener,
     ) -> None:
@@ -166,15 +191,19 @@ class _Job:
             )
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
-        self.segments = segment_lengths(spool.n_frames, segment_frames, backbone.geometry.time_stride)
         self.plan = plan_of_preset(preset)
-        self.file_bytes = target_file_bytes(
+        file_bytes = target_file_bytes(
             options,
             preset,
             n_frames=spool.n_frames,
             frame_rate=float(info.frame_rate),
             source_pixels=info.width * info.height,
         )
+        self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
+        stride = backbone.geometry.time_stride
+        self.segments = segment_lengths(spool.n_frames, segment_frames, stride, cuts)
+        if file_bytes is not None and file_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
+            self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
         adaptation = preset.adaptation
         self.header = StreamHeader(
             source_width=info.width,
@@ -193,6 +222,7 @@ class _Job:
             rotation=info.rotation,
             sample_aspect_num=info.sample_aspect.numerator,
             sample_aspect_den=info.sample_aspect.denominator,
+            has_audio=info.has_audio,
             backbone_id=backbone.id,
             backbone_revision=backbone.revision,
             fingerprint=backbone.fingerprint,
@@ -222,6 +252,7 @@ class _Job:
             "plan": repr(self.plan),
             "rate": repr((self.file_bytes, self.preset.rate)),
             "caption": self.caption,
+            "sound": hashlib.sha256(b"".join(section.payload for section in self.extras)).hexdigest(),
             "version": (VERSION, __version__),
         }
         text = json.dumps(settings, sort_keys=True).encode()
@@ -248,7 +279,7 @@ class _Job:
             n_evaluations += evaluations
             if payload_left is not None:
                 payload_left -= payload_size(segment)
-        stream = VovFile(header=self.header, segments=tuple(finished), caption=self.caption or None)
+        stream = VovFile(self.header, tuple(finished), self.caption or None, self.extras)
         return stream, quality, n_evaluations
 
     def _encode(self, number: int, span, payload_bytes: float | None) -> tuple[Segment, float, float, int]:
@@ -269,13 +300,15 @@ class _Job:
                 listener=self.listener,
             )
         except KeyboardInterrupt:
-            problem = self.state.problem
-            kept = f"nothing is kept: {problem}" if problem else "the work so far is kept"
-            raise Interrupted(f"stopped; {kept}") from None
+            raise Interrupted(f"stopped; {self.kept}") from None
         result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
-        if len(self.segments) > 1:
-            self._keep(*result)
+        self._keep(*result)
         return result
+
+    @property
+    def kept(self) -> str:
+        """Whether an encode that cannot go on can be continued, in words."""
+        return f"nothing is kept: {self.state.problem}" if self.state.problem else "the work so far is kept"
 
     def _keep(self, segment: Segment, psnr_db: float, ssim: float, n_evaluations: int) -> None:
         """A finished segment as a one-segment stream, its figures as a JSON line before it."""
@@ -321,7 +354,7 @@ class _Job:
                 )
                 for number, span in enumerate(self.segments)
             )
-            return VovFile(header=self.header, segments=blanks, caption=self.caption or None)
+            return VovFile(self.header, blanks, self.caption or None, self.extras)
 
         n_blanks = (bool(self.adapter) + (method != "none")) * len(self.segments)
         return payload_budget(stream_with, self.file_bytes, n_blanks)

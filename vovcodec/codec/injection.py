@@ -16,7 +16,7 @@ from vovcodec.codec.check import segment_check
 from vovcodec.codec.plans import coded_atoms, importance_plan
 from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, Segment
 from vovcodec.container.indices import pack_indices
-from vovcodec.entropy.positions import decode_atoms, encode_atoms
+from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import psnr, ssim
 from vovcodec.progress import ProgressListener
@@ -116,10 +116,9 @@ def inject_atoms(
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
     n_positions = steered.n_positions(tuple(target.shape))
-    words = encode_atoms(chosen, n_positions)
+    words = encode_choices(steered.codebook, chosen, n_positions)
     # What a decoder will read must be what the sampler just used.
-    again = decode_atoms(words, list(steered.counts), n_positions)
-    if not all(np.array_equal(p, q) and np.array_equal(s, r) for (p, s), (q, r) in zip(chosen, again, strict=True)):
+    if not same_choices(chosen, decode_choices(steered.codebook, words, steered.counts, n_positions)):
         raise VovError("the coded atoms do not decode to the chosen ones; nothing is written; please report it")
     return Injected(latents, len(steered.counts) + 1, atoms=coded_atoms(steered, words))
 

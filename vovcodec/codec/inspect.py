@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vovcodec.container import Segment, VovFile, describe, describe_lines, read_vov
+from vovcodec.codec.limits import decode_cost, require_within
+from vovcodec.codec.options import DecodeLimits
+from vovcodec.codec.sound import audio_summary
+from vovcodec.container import Segment, VovFile, audio_of, describe, describe_lines, read_vov
 from vovcodec.errors import FormatError
 
 if TYPE_CHECKING:
     from vovcodec.backbone.geometry import LatentGeometry
 
-__all__ = ["check", "inspect", "summary"]
+__all__ = ["check", "decoding", "inspect", "summary"]
 
 
-def inspect(source: str | Path, *, verify: bool = False) -> dict[str, Any]:
+def inspect(source: str | Path, *, verify: bool = False, limits: DecodeLimits | None = None) -> dict[str, Any]:
     """Everything in the file as plain data.
 
     source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC-32 is always verified.
-    Returns `file`, `summary` (see there), `content` (field by field), `lines` (the same for people) and, with
-    `verify`, `check`.
-    Raises FormatError for a damaged file, MediaError where it cannot be read.
+    limits: what the file may have.
+    Returns `file`, `summary` (see there), `decoding` (what it would take), `content` (field by field), `lines` (the
+    same for people) and, with `verify`, `check`.
+    Raises FormatError for a damaged file or one above the limits, MediaError where it cannot be read.
     """
     opened = sys.stdin.buffer if str(source) == "-" else source
     # A check goes on after the first fault, to tell how much of the file is lost.
     stream = read_vov(opened, tolerant=verify)
+    require_within(stream, limits or DecodeLimits())
     checked = {"check": check(stream)} if verify else {}
     content, lines = describe(stream), describe_lines(stream)
-    return {"file": str(source), "summary": summary(stream), "content": content, "lines": lines, **checked}
+    found = {"file": str(source), "summary": summary(stream), "decoding": decoding(stream)}
+    return {**found, "content": content, "lines": lines, **checked}
 
 
 def summary(stream: VovFile) -> dict[str, Any]:
@@ -37,12 +44,15 @@ def summary(stream: VovFile) -> dict[str, Any]:
 
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
-    steps: network evaluations of the segment that takes most.
+    steps: network evaluations of the segment that takes most. vectors: of the segment that has most, each with its
+    strength, the factor on its update of the model. edits: how many made the file what it is, None for none. audio: see
+    `sound.audio_summary`.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
     n_pixels = header.n_frames * header.source_width * header.source_height
-    n_evaluations = [header.sampler.n_evaluations(segment.atoms) for segment in stream.segments]
+    n_evaluations = [header.sampler.n_evaluations(segment) for segment in stream.segments]
+    updates = [segment.updates(header.adaptation) for segment in stream.segments]
     psnrs_db = [segment.check.psnr_q / 256 for segment in stream.segments if segment.check]
     return {
         "size_bytes": size_bytes,
@@ -55,11 +65,30 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "backbone": header.backbone_id,
         "steps": max(n_evaluations, default=0),
         "vector_length": header.adaptation.vector_length if header.adaptation else 0,
-        "vector_bytes": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
+        "vectors": max(map(len, updates), default=0),
+        "strengths": [update.adaptation.strength for update in max(updates, key=len, default=())] or None,
+        "vector_bytes": sum(update.vector.size_bytes for each in updates for update in each),
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "psnr_db": min(psnrs_db) if psnrs_db else None,
+        "audio": audio_summary(stream),
         "caption": stream.caption or "",
+        "edits": len(stream.history) or None,
     }
+
+
+def decoding(stream: VovFile) -> dict[str, Any]:
+    """What decoding the whole file would take: estimates, see `backbone.cost` for what they rest on.
+
+    n_network_evaluations; tflop_per_evaluation: of the mean one; memory_bytes: at the peak; hours_on_this_cpu: with all
+    its threads. The last three are missing for a model that this version does not know.
+    """
+    cost = decode_cost(stream.header, stream.segments)
+    taken: dict[str, Any] = {"n_network_evaluations": cost.n_evaluations}
+    if cost.flop is not None and cost.n_evaluations:
+        taken["tflop_per_evaluation"] = cost.flop / cost.n_evaluations / 1e12
+        taken["memory_bytes"] = cost.memory_bytes
+        taken["hours_on_this_cpu"] = cost.hours("cpu", os.cpu_count() or 1)
+    return taken
 
 
 def check(stream: VovFile) -> dict[str, int | str]:
@@ -85,6 +114,12 @@ def check(stream: VovFile) -> dict[str, int | str]:
                 counted["atoms"] += _n_atoms(stream, segment, geometry)
         except FormatError as error:
             faults.append((segment.index, str(error)))
+    try:
+        track = audio_of(stream)
+    except FormatError as error:
+        faults.append((None, str(error)))
+    else:
+        counted |= {} if track is None else {"sound packets": len(track.packets)}
     if "atoms" in counted and geometry is None:
         counted["atoms"] = "not decoded, their model is not at hand"
     if faults:
@@ -102,12 +137,14 @@ def _geometry(stream: VovFile) -> LatentGeometry | None:
 
 
 def _n_symbols(stream: VovFile, segment: Segment) -> int:
-    if segment.vector is None or stream.header.adaptation is None:
+    updates = segment.updates(stream.header.adaptation)
+    if not updates:
         return 0
     from vovcodec.entropy.symbols import decode_symbols
 
-    vector = segment.vector
-    return decode_symbols(vector.model, vector.words, stream.header.adaptation.vector_length).size
+    return sum(
+        decode_symbols(each.vector.model, each.vector.words, each.adaptation.vector_length).size for each in updates
+    )
 
 
 def _n_indices(stream: VovFile, segment: Segment) -> int:
@@ -120,10 +157,9 @@ def _n_indices(stream: VovFile, segment: Segment) -> int:
 
 
 def _n_atoms(stream: VovFile, segment: Segment, geometry: LatentGeometry) -> int:
-    from vovcodec.entropy.positions import decode_atoms
+    from vovcodec.entropy.choices import decode_choices
 
     header, atoms = stream.header, segment.atoms
-    n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
-    shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
-    per_injection = decode_atoms(atoms.words, atoms.counts, atoms.n_positions(shape))
-    return sum(len(positions) for positions, _ in per_injection)
+    shape = geometry.latent_shape(geometry.coded_frames(segment.n_frames), header.coded_width, header.coded_height)
+    decode_choices(atoms.codebook, atoms.words, atoms.counts, atoms.n_positions(shape))
+    return sum(atoms.counts)

@@ -6,6 +6,7 @@ import resource
 import sys
 
 from vovcodec.container import VovFile, overhead_bytes
+from vovcodec.container.layout import AUDIO, FRAMING_SIZE_MIN
 
 __all__ = ["peak_memory_bytes", "section_sizes"]
 
@@ -19,13 +20,14 @@ def peak_memory_bytes() -> int:
 def section_sizes(stream: VovFile) -> dict[str, int]:
     """Bytes per kind of content of a parsed stream; they sum to the file's size.
 
-    `overhead` is everything but caption, vectors and atoms: header, framing, checks, index.
+    `overhead` is everything but caption, vectors, atoms and sound: header, framing, checks, index.
     """
     total = max(section.offset + section.size_bytes for section in stream.layout)
     sizes = {
-        "vector": sum(len(s.vector.model) + len(s.vector.words) for s in stream.segments if s.vector),
+        "vector": sum(each.vector.size_bytes for s in stream.segments for each in s.updates(stream.header.adaptation)),
         "atoms": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "indices": sum(len(s.importance.indices) for s in stream.segments if s.importance),
+        "audio": sum(s.size_bytes - FRAMING_SIZE_MIN for s in stream.layout if s.type == AUDIO),
     }
     overhead = overhead_bytes(stream)
     rest = {"overhead": overhead, "caption": total - overhead - sum(sizes.values())}

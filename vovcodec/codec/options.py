@@ -6,6 +6,8 @@ the preset or the input decides".
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +15,25 @@ from typing import Any, Literal
 
 from vovcodec.errors import UsageError
 
-__all__ = ["DecodeOptions", "DecodeReport", "EncodeOptions", "EncodeReport", "ScaleOptions", "ScaleReport"]
+__all__ = [
+    "Approve",
+    "DecodeLimits",
+    "DecodeOptions",
+    "DecodeReport",
+    "EditOptions",
+    "EditReport",
+    "EncodeOptions",
+    "EncodeReport",
+    "ScaleOptions",
+    "ScaleReport",
+]
 
-_RATE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp", "lambda_")
+Approve = Callable[[str], bool]
+"""Asked with one line that says what a decode will take; whether to go on."""
+
+_SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
+_RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
+_OPUS_BIT_RATES = (6_000, 510_000)
 
 
 def _check_positive(options: object, *names: str) -> None:
@@ -50,7 +68,8 @@ class EncodeOptions:
     target_bytes (whole file), target_bitrate (bits per second), target_bpp (bits per source pixel), lambda_ (fixed
         rate-distortion multiplier): at most one of them.
     split: shares of the payload for (vector, steering), summing to 1.
-    audio: `none`, `copy` or a bit rate in bits per second as text.
+    audio: `none`, `copy` (the source's packets) or bits per second of Opus as text; None = 16000, unless a given size
+        of the file leaves too little for it (see `vovcodec.codec.sound`).
     device: `auto`, `cpu`, `cuda`, `cuda:0,1`.
     seed: of the decoder's noise. resume: continue a kept state. state_dir: where states are kept.
     threads: CPU threads; None = all.
@@ -71,7 +90,7 @@ class EncodeOptions:
     target_bpp: float | None = None
     lambda_: float | None = None
     split: tuple[float, float] | None = None
-    audio: str = "none"
+    audio: str | None = None
     device: str = "auto"
     seed: int | None = None
     resume: bool = True
@@ -89,6 +108,15 @@ class EncodeOptions:
         _check_size(self.size)
         if self.split is not None and (min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9):
             raise UsageError(f"split must be two shares that sum to 1, not {self.split}")
+        if self.audio not in (None, "none", "copy"):
+            least, most = _OPUS_BIT_RATES
+            if not (self.audio.isdecimal() and least <= int(self.audio) <= most):
+                rates = f"{least // 1000}k to {most // 1000}k"
+                raise UsageError(f"audio is none, copy, or a rate of {rates}, not {self.audio}")
+
+    def has_size_target(self) -> bool:
+        """Whether the caller says how large the whole file may be."""
+        return any(getattr(self, name) is not None for name in _SIZE_FIELDS)
 
     def preset_overrides(self) -> dict[str, dict[str, Any]]:
         """The options that replace preset values, in the shape `vovcodec.presets.resolve` takes.
@@ -137,6 +165,26 @@ class EncodeReport:
 
 
 @dataclass(frozen=True)
+class DecodeLimits:
+    """What one file may have or take; `codec.limits` enforces it. The defaults of the counts are the format's bounds.
+
+    side: px, of source and coded frames. frames, segments: of the stream. caption: bytes of UTF-8 of one caption.
+    vector: symbols of one vector. atoms: of one segment. evaluations: of the network, all segments of the file.
+    memory: bytes; None = what is free on the device. hours: of the whole decode, as estimated.
+    """
+
+    side: int = 16_384
+    frames: int = 10_000_000
+    segments: int = 32_768
+    caption: int = 8192
+    vector: int = 1 << 24
+    atoms: int = 500_000
+    evaluations: int = 32_768_000
+    memory: int | None = None
+    hours: float = 24.0
+
+
+@dataclass(frozen=True)
 class DecodeOptions:
     """Settings of one decode.
 
@@ -144,6 +192,9 @@ class DecodeOptions:
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
+    strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
+    limits: what the file may have and take. approve: asked before more memory or time than that is spent; None = the
+        file is then refused.
 
     Raises UsageError for values that can never make sense.
     """
@@ -158,6 +209,9 @@ class DecodeOptions:
     overwrite: bool = False
     threads: int | None = None
     container: str | None = None
+    strict: bool = False
+    limits: DecodeLimits = DecodeLimits()
+    approve: Approve | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "steps", "duration_s", "threads")
@@ -172,6 +226,7 @@ class DecodeReport:
     verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
     drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they are equal (40 and
         more is as it should be); None as above.
+    damage: what was wrong with the file, one line each, and which frames are lost; empty for a whole file.
     """
 
     output: str
@@ -183,6 +238,7 @@ class DecodeReport:
     peak_memory_bytes: int
     verify_psnr_db: float | None = None
     drift_db: float | None = None
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -223,3 +279,77 @@ class ScaleReport:
     n_network_evaluations: int = 0
     scale_s: float = 0.0
     peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class EditOptions:
+    """Settings of one `edit`: what to change in a file, and how to render it where the output is media.
+
+    caption: the new text of all segments, `@FILE` or `none`. replacements: (old, new) substitutions in the captions.
+    merge: another file whose vectors are added, with merge_weight as the factor on their strength.
+    strength: factor on the strength of the file's own vectors. size: new coded (width, height) in pixels.
+    n_frames, frame_rate: new number of frames and frames per second.
+    keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
+        none after an edit of caption, vectors or size.
+    steps, force, container, device: as in `DecodeOptions`, for media.
+
+    Raises UsageError for values that can never make sense, and where nothing is to be changed.
+    """
+
+    caption: str | None = None
+    replacements: tuple[tuple[str, str], ...] = ()
+    merge: Path | str | None = None
+    merge_weight: float = 1.0
+    strength: float | None = None
+    size: tuple[int, int] | None = None
+    n_frames: int | None = None
+    frame_rate: Fraction | None = None
+    keep_structure: float | None = None
+    steps: int | None = None
+    device: str = "auto"
+    force: bool = False
+    overwrite: bool = False
+    threads: int | None = None
+    container: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "n_frames", "frame_rate", "steps", "threads")
+        _check_size(self.size)
+        if self.caption is not None and self.replacements:
+            raise UsageError("caption and replace exclude each other: the caption is new")
+        if any(not old for old, _ in self.replacements):
+            raise UsageError("there is nothing to replace before the = sign")
+        for name, value in (("strength", self.strength), ("merge_weight", self.merge_weight)):
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} must be a number, not {value}")
+        if self.merge is not None and round(256 * self.merge_weight) == 0:
+            raise UsageError(f"a merge weight of {self.merge_weight:g} merges nothing")
+        if self.keep_structure is not None and not 0 <= self.keep_structure <= 1:
+            raise UsageError(f"keep_structure must be 0 to 1, not {self.keep_structure:g}")
+        others = (self.merge, self.strength, self.size, self.n_frames, self.frame_rate, self.keep_structure)
+        if not self.replacements and all(value is None for value in (self.caption, *others)):
+            raise UsageError(
+                "nothing to change: give --caption, --replace, --merge, --strength, --size, --frames, --fps or "
+                "--keep-structure"
+            )
+
+
+@dataclass(frozen=True)
+class EditReport:
+    """What one `edit` into a `.vov` file produced; size_bytes and sections as in `EncodeReport`.
+
+    vectors, strengths: of the segment that has most vectors. steps: network evaluations of a decode, at most.
+    """
+
+    output: str
+    size_bytes: int
+    sections: dict[str, int]
+    n_frames: int
+    coded_size: tuple[int, int]
+    frame_rate: Fraction
+    segments: int
+    vectors: int
+    strengths: list[float] | None
+    steps: int
+    edits: int | None
+    caption: str = ""

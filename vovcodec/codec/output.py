@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 from vovcodec.errors import MediaError, OutputExistsError
@@ -32,5 +33,9 @@ def require_writable(target: Path | str, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{target} exists; allow overwriting or choose another name")
     if not path.parent.is_dir():
         raise MediaError(f"{target}: no such folder: {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise MediaError(f"{target}: no permission to write in {path.parent}")
+    try:
+        # Permissions do not tell all: read-only and special file systems, used-up quotas.
+        with tempfile.TemporaryFile(dir=path.parent, prefix=".vov-", suffix=".tmp"):
+            pass
+    except OSError as error:
+        raise MediaError(f"{target}: cannot write in {path.parent}: {error.strerror}") from error

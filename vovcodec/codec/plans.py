@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from fractions import Fraction
 
-from vovcodec.container import CodedAtoms, Sampler, Segment, StreamHeader
+from vovcodec.container import TRELLIS_MEMORY, CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
 from vovcodec.sampling.importance import ImportancePlan
@@ -16,7 +16,6 @@ __all__ = [
     "coded_atoms",
     "frame_rate_of",
     "importance_plan",
-    "n_coded_frames_of",
     "n_evaluations_of",
     "plan_of_preset",
     "plan_of_segment",
@@ -24,23 +23,27 @@ __all__ = [
 ]
 
 # Names in the container ↔ names in sampling.
-_CODEBOOKS = {"hadamard": "hadamard", "cyclic-shift": "cyclic"}
+_CODEBOOKS = {"trellis": "trellis", "hadamard": "hadamard", "cyclic-shift": "cyclic"}
 
 
 def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
-    """The decoder's plan for a steered segment.
+    """The decoder's plan for a segment on a signal-to-noise grid, steered or not.
 
     Raises FormatError for combinations that the format allows and this decoder does not know.
     """
-    sampler, atoms = header.sampler, segment.atoms
+    sampler, atoms, generation = header.sampler, segment.atoms, segment.generation
     if sampler.schedule != "snr":
         raise FormatError("steering on a shifted time grid is not supported by this version; update vovcodec")
-    return SteeringPlan(
-        seed=sampler.seed,
-        snr_start_q=sampler.snr_start_q,
-        snr_ratio_q=sampler.snr_ratio_q,
+    plan = SteeringPlan(seed=sampler.seed, snr_start_q=sampler.snr_start_q, snr_ratio_q=sampler.snr_ratio_q)
+    if generation is not None:
+        plan = replace(plan, n_injections=generation.n_injections, free_eta_scale_q=generation.eta_scale_q)
+    if atoms is None:
+        return plan
+    return replace(
+        plan,
         eta_scale_q=atoms.eta_scale_q,
         codebook=_CODEBOOKS[atoms.codebook],
+        memory=atoms.memory,
         active_channels=atoms.active_channels,
         counts=atoms.counts,
         last_q=atoms.last_q,
@@ -48,10 +51,11 @@ def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
 
 
 def coded_atoms(plan: SteeringPlan, words: bytes) -> CodedAtoms:
-    """The file's form of a plan and its coded positions and signs."""
+    """The file's form of a plan and its coded choices."""
     names = {value: key for key, value in _CODEBOOKS.items()}
     return CodedAtoms(
         codebook=names[plan.codebook],
+        memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
         counts=plan.counts,
         last_q=plan.last_q,
         eta_scale_q=plan.eta_scale_q,
@@ -81,6 +85,7 @@ def plan_of_preset(preset: Preset) -> SteeringPlan:
         snr_ratio_q=ratio_to_q(steering.snr_ratio),
         eta_scale_q=round(ETA_UNIT * steering.eta_scale),
         codebook=steering.codebook,
+        memory=steering.memory,
         active_channels=steering.active_channels,
     )
 
@@ -104,12 +109,7 @@ def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
 
 def n_evaluations_of(header: StreamHeader, segment: Segment) -> int:
     """Network evaluations a full decode of `segment` takes."""
-    return header.sampler.n_evaluations(segment.atoms)
-
-
-def n_coded_frames_of(segment: Segment, time_stride: int) -> int:
-    """Frames a segment was coded with: its real ones padded to time_stride·n + 1."""
-    return math.ceil((segment.n_frames - 1) / time_stride) * time_stride + 1
+    return header.sampler.n_evaluations(segment)
 
 
 def frame_rate_of(header: StreamHeader) -> Fraction:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -11,37 +12,41 @@ from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.plans import importance_plan, plan_of_segment
-from vovcodec.container import Adaptation, Segment, StreamHeader
+from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
-from vovcodec.entropy.positions import decode_atoms
+from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
 from vovcodec.sampling.importance import replay
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
-from vovcodec.sampling.steering import Atoms, follow
+from vovcodec.sampling.steering import follow
 
 __all__ = [
+    "Adapters",
     "adapted_velocity",
     "load_matching_backbone",
     "make_adapter",
     "regenerate_latents",
     "segment_atoms",
     "segment_indices",
+    "theta_of",
 ]
 
 
-def load_matching_backbone(header: StreamHeader, *, device: str, force: bool, path=None) -> Backbone:
-    """The base model a file was made with.
+def load_matching_backbone(
+    header: StreamHeader, *, device: str, force: bool, path=None, backbones: BackboneCache | None = None
+) -> Backbone:
+    """The base model a file was made with; `backbones` may have it already.
 
     Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False, FormatError for a
     coded size that this model cannot have.
     """
-    from vovcodec.backbone.registry import load_backbone
-
-    backbone = load_backbone(header.backbone_id, path=path, device=device, precision=header.precision)
+    load = (backbones or BackboneCache()).load
+    backbone = load(header.backbone_id, path=path, device=device, precision=header.precision)
     if backbone.fingerprint != header.fingerprint and not force:
         raise ModelError(
             f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the ones here are "
@@ -87,22 +92,52 @@ def adapted_velocity(
         yield velocity
 
 
-def segment_theta(header: StreamHeader, segment: Segment) -> np.ndarray | None:
-    """θ̂ float32 [k] of a segment, None without a vector."""
-    if segment.vector is None:
-        return None
-    if header.adaptation is None:
-        raise FormatError("a segment holds a vector, but the header says nothing about an adaptation")
-    symbols = decode_symbols(segment.vector.model, segment.vector.words, header.adaptation.vector_length)
-    return dequantize(symbols, segment.vector.step_size_q)
+def theta_of(update: VectorUpdate) -> np.ndarray:
+    """θ̂ float32 [k] of a coded vector."""
+    symbols = decode_symbols(update.vector.model, update.vector.words, update.adaptation.vector_length)
+    return dequantize(symbols, update.vector.step_size_q)
 
 
-def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Atoms:
-    """Positions and signs of every injection of a segment for latents of `shape`."""
+class Adapters:
+    """The low-rank layers for all vectors of a stream, made once and used for every segment."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self._made: dict[int, tuple[Adaptation, LowRankAdapter]] = {}
+
+    @contextmanager
+    def velocity(self, header: StreamHeader, segment: Segment, caption: str) -> Iterator[Velocity]:
+        """v(x_t, t) with a caption and all updates of a segment, ΔW = Σ strength_j·ΔW(θ̂_j) (FORMAT.md, "Projection").
+
+        Raises FormatError for symbols that cannot be decoded.
+        """
+        with ExitStack() as stack:
+            for number, update in enumerate(segment.updates(header.adaptation)):
+                adapter = self._adapter(number, update.adaptation)
+                stack.enter_context(adapter.attached())
+                adapter.materialize(torch.from_numpy(theta_of(update)).to(self._backbone.device))
+            yield stack.enter_context(adapted_velocity(self._backbone, caption, None, None))
+
+    def _adapter(self, number: int, adaptation: Adaptation) -> LowRankAdapter:
+        """That of a segment's vector `number`: two vectors need two sets of factors at the same time.
+
+        Segments nearly always agree; where they do not, it is made anew, so that a file cannot ask for very many.
+        """
+        layers = replace(adaptation, strength_q8=256)
+        made, adapter = self._made.get(number, (None, None))
+        if made != layers:
+            adapter = make_adapter(self._backbone, adaptation)
+            self._made[number] = layers, adapter
+        adapter.strength = adaptation.strength
+        return adapter
+
+
+def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Choices:
+    """What steering chose at every injection of a segment, for latents of `shape`."""
     if segment.atoms is None:
         return []
     plan = plan_of_segment(header, segment)
-    return decode_atoms(segment.atoms.words, list(plan.counts), plan.n_positions(shape))
+    return decode_choices(plan.codebook, segment.atoms.words, plan.counts, plan.n_positions(shape))
 
 
 def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
@@ -123,7 +158,7 @@ def regenerate_latents(
     header: StreamHeader,
     segment: Segment,
     caption: str,
-    adapter: LowRankAdapter | None,
+    adapters: Adapters,
     *,
     n_coded_frames: int,
     n_evaluations: int | None = None,
@@ -132,21 +167,19 @@ def regenerate_latents(
     """Latents of one segment, from the file and the model alone.
 
     Args:
-        adapter: made by `make_adapter`; needed when the segment has a vector.
+        adapters: of the stream.
         n_coded_frames: 4n+1 frames to generate.
         n_evaluations: stop after so many network evaluations and return the estimate x̂₀ reached (a preview).
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
-    theta = segment_theta(header, segment)
     atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
-    with adapted_velocity(backbone, caption, adapter if theta is not None else None, theta) as velocity:
-        if segment.atoms is not None:
-            plan = plan_of_segment(header, segment)
+    with adapters.velocity(header, segment, caption) as velocity:
+        if header.sampler.schedule == "snr":
             return follow(
                 velocity,
                 atoms,
-                plan,
+                plan_of_segment(header, segment),
                 segment.index,
                 shape,
                 backbone.device,
@@ -165,8 +198,5 @@ def regenerate_latents(
                 n_evaluations=n_evaluations,
             )
         noise = initial_noise(header.sampler.seed, segment.index, shape).to(backbone.device)
-        if header.sampler.schedule == "snr":  # nothing was injected: the first estimate is the picture
-            times = [1.0, 0.0]
-        else:
-            times = time_grid(header.sampler.n_steps, header.sampler.shift_q8)
+        times = time_grid(header.sampler.n_steps, header.sampler.shift_q8)
         return sample(velocity, noise, times, [], None, on_step, n_evaluations)

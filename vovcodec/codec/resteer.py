@@ -31,8 +31,8 @@ from vovcodec.codec.injection import (
     warn_of_few_steps,
 )
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
-from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, plan_of_preset, plan_of_segment
-from vovcodec.codec.regenerate import adapted_velocity, load_matching_backbone, make_adapter, segment_theta
+from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
 from vovcodec.errors import MediaError
@@ -157,7 +157,7 @@ class _Job:
     ) -> None:
         self.stream, self.preset, self.backbone, self.spool = stream, preset, backbone, spool
         self.options, self.listener = options, listener
-        self.adapter = make_adapter(backbone, stream.header.adaptation) if stream.header.adaptation else None
+        self.adapters = Adapters(backbone)
         file_bytes = self._file_bytes()
         # The grid of importance sampling depends on the bytes and takes some in the header: start from a likely one.
         self.header = self._header(options.steps or 100)
@@ -215,7 +215,7 @@ class _Job:
         """The header's grid; the rest as the segment had it before, else from the preset."""
         old, new = self.stream.header.sampler, self.header.sampler
         if segment.atoms is not None and old.schedule == "snr":
-            return replace(plan_of_segment(self.stream.header, segment), counts=(), last_q=16)
+            return replace(plan_of_segment(self.stream.header, segment), counts=(), last_q=16, n_injections=0)
         plan = plan_of_preset(self.preset)
         return replace(plan, seed=new.seed, snr_start_q=new.snr_start_q, snr_ratio_q=new.snr_ratio_q)
 
@@ -232,6 +232,7 @@ class _Job:
                     atoms=blank_atoms(self._plan(segment), size_bytes) if steers else None,
                     importance=None if steers else blank_indices(size_bytes),
                     check=blank_check(),
+                    generation=None,
                 )
                 for segment in self.stream.segments
             )
@@ -249,7 +250,8 @@ class _Job:
             frames_left = self.header.n_frames - segment.first_frame
             share = None if left is None else left * segment.n_frames / frames_left
             coded = self._steer(segment, share)
-            finished.append(replace(coded.segment, caption=segment.caption, extras=segment.extras))
+            kept = {name: getattr(segment, name) for name in ("caption", "merged", "extras")}
+            finished.append(replace(coded.segment, **kept))
             quality.add(segment.n_frames, coded.psnr_db, coded.ssim)
             n_evaluations += coded.n_evaluations
             if left is not None:
@@ -267,17 +269,15 @@ class _Job:
                     f"the reference does not look like what the file shows (thumbnails {likeness:.0f} dB apart): is it "
                     "the original, and does it begin where the file does?"
                 )
-        frames = pad_frames(original, n_coded_frames_of(segment, backbone.geometry.time_stride))
+        frames = pad_frames(original, backbone.geometry.coded_frames(segment.n_frames))
         target = backbone.to_latents(frames)
         estimate = LatentEstimate(frames, target)
-        theta = segment_theta(self.stream.header, segment)
-        adapter = self.adapter if theta is not None else None
         caption = self.stream.caption_of(segment)
         sampler = self.header.sampler
         # Steps of atoms are not known before the bytes are spent: a guess for the progress bar.
         listener.stage("steering", sampler.n_steps or 20)
         show = estimate.shown_by(listener)
-        with adapted_velocity(backbone, caption, adapter, theta) as velocity:
+        with self.adapters.velocity(self.stream.header, segment, caption) as velocity:
             if self.options.method == "atoms":
                 weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)
                 wanted = float(self.preset.steering.bytes) if size_bytes is None else size_bytes

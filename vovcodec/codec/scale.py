@@ -41,9 +41,7 @@ def scale(
     """
     started = time.monotonic()
     if reference is None and options.target_bytes is None:
-        raise UsageError(
-            "without a reference steering can only be dropped: say with --bytes how small"
-        )
+        raise UsageError("without a reference steering can only be dropped: say with --bytes how small")
     require_writable(target, overwrite=options.overwrite)
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
     psnr_db = ssim = None

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.memory import out_of_memory_explained
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.injection import (
@@ -51,6 +52,9 @@ from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["coded_within", "encode_segment"]
+
+
+_FITTING_REMEDIES = ("code smaller with --size", "take --effort instant, which fits nothing", "shorten the segments")
 
 
 def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) -> FitSettings:
@@ -156,7 +160,11 @@ def encode_segment(
         start = unit * initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
         if preset.adaptation.projection == "offset-philox":
             start = torch.zeros_like(start)
-        with adapted_velocity(backbone, caption, adapter, None) as velocity, backbone.fitting_precision():
+        with (
+            adapted_velocity(backbone, caption, adapter, None) as velocity,
+            backbone.fitting_precision(),
+            out_of_memory_explained("fitting the vector", str(backbone.device), *_FITTING_REMEDIES),
+        ):
             fitted = fit_vector(
                 adapter,
                 velocity,

@@ -6,24 +6,24 @@ from dataclasses import replace
 
 from vovcodec.backbone.geometry import LatentGeometry, known_geometry
 from vovcodec.container import Segment, StreamHeader, VovFile, serialize
-from vovcodec.entropy.positions import decode_atoms, encode_atoms
+from vovcodec.entropy.choices import decode_choices, encode_choices
 from vovcodec.errors import ModelError, UsageError
 
-__all__ = ["truncated"]
+__all__ = ["AtomCutter", "needed_geometry", "truncated"]
 
 
-class _Cutter:
-    """One segment at every length; `n_injections` as it is, 0 = without atoms."""
+class AtomCutter:
+    """One segment at every length; `n_injections` as it is, 0 = without atoms. Raises FormatError for damaged atoms."""
 
     def __init__(self, segment: Segment, header: StreamHeader, geometry: LatentGeometry) -> None:
         self._segment, self._made = segment, {}
         atoms = segment.atoms
         self.n_injections = len(atoms.counts) if atoms else 0
         if atoms:
-            n_coded_frames = -(-(segment.n_frames - 1) // geometry.time_stride) * geometry.time_stride + 1
+            n_coded_frames = geometry.coded_frames(segment.n_frames)
             shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
             self._n_positions = atoms.n_positions(shape)
-            self._chosen = decode_atoms(atoms.words, atoms.counts, self._n_positions)
+            self._chosen = decode_choices(atoms.codebook, atoms.words, atoms.counts, self._n_positions)
 
     def cut(self, n_injections: int) -> Segment:
         """The first so many injections. The check goes, since the picture is another one."""
@@ -32,11 +32,23 @@ class _Cutter:
         if n_injections not in self._made:
             atoms = None
             if n_injections:
-                words = encode_atoms(self._chosen[:n_injections], self._n_positions)
+                kept = self._chosen[:n_injections]
+                words = encode_choices(self._segment.atoms.codebook, kept, self._n_positions)
                 counts = self._segment.atoms.counts[:n_injections]
                 atoms = replace(self._segment.atoms, counts=counts, last_q=16, words=words)
             self._made[n_injections] = replace(self._segment, atoms=atoms, check=None)
         return self._made[n_injections]
+
+
+def needed_geometry(header: StreamHeader) -> LatentGeometry:
+    """How the file's model maps frames to latents, without loading it. Raises ModelError where that cannot be told."""
+    geometry = known_geometry(header.backbone_id, header.fingerprint)
+    if geometry is None:
+        raise ModelError(
+            f"the model {header.backbone_id} {header.fingerprint.hex()} is not the one here, so the size of its "
+            "latents is unknown; set $VOVCODEC_MODELS to where it is"
+        )
+    return geometry
 
 
 def truncated(stream: VovFile, target_bytes: int) -> VovFile:
@@ -54,13 +66,8 @@ def truncated(stream: VovFile, target_bytes: int) -> VovFile:
     size_bytes = len(serialize(stream))
     if size_bytes <= target_bytes:
         raise UsageError(f"the file has {size_bytes} bytes already; to make it better, give --reference ORIGINAL")
-    geometry = known_geometry(header.backbone_id, header.fingerprint)
-    if geometry is None:
-        raise ModelError(
-            f"the model {header.backbone_id} {header.fingerprint.hex()} is not the one here, so the size of its "
-            "latents is unknown; give --reference ORIGINAL, with the right model, to steer the file anew"
-        )
-    cutters = [_Cutter(segment, header, geometry) for segment in stream.segments]
+    geometry = needed_geometry(header)
+    cutters = [AtomCutter(segment, header, geometry) for segment in stream.segments]
 
     def cut(kept: list[int]) -> VovFile:
         segments = tuple(cutter.cut(n) for cutter, n in zip(cutters, kept, strict=True))

@@ -24,9 +24,7 @@ def write_checked(target: Path | str, stream: VovFile, *, overwrite: bool) -> Vo
     except FormatError as error:
         fault = str(error)
     if fault:
-        raise VovError(
-            f"the file made cannot be right ({fault}); nothing is written; please report it"
-        )
+        raise VovError(f"the file made cannot be right ({fault}); nothing is written; please report it")
     if str(target) == "-":
         write_vov(sys.stdout.buffer, stream)
     else:

@@ -59,7 +59,7 @@ def describe(stream: VovFile) -> dict[str, Any]:
         stream = parse(serialize(stream))
     size_bytes = max(section.offset + section.size_bytes for section in stream.layout)
     return {
-        "format_version": "{}.{}".format(*lay.VERSION),
+        "format_version": "{}.{}".format(*(stream.version or lay.VERSION)),
         "size_bytes": size_bytes,
         "overhead_bytes": overhead_bytes(stream),
         "header": _dump(lay.HEADER_FIELDS, stream.header),
@@ -85,12 +85,20 @@ def describe(stream: VovFile) -> dict[str, Any]:
 def _describe_segment(segment: Segment, header: StreamHeader) -> dict[str, Any]:
     dump = _dump(lay.SEGMENT_FIELDS, segment)
     dump["caption"] = segment.caption
-    for blob in lay.BLOBS:
-        part, _, name = blob.name.partition(".")
-        if name and getattr(segment, part) is not None:
-            dump[part][f"{name}_bytes"] = len(getattr(getattr(segment, part), name))
-    dump["n_evaluations"] = header.sampler.n_evaluations(segment.atoms)
+    _add_sizes(dump, lay.BLOBS, segment)
+    dump["merged"] = [_dump(lay.VECTOR_FIELDS, update) for update in segment.merged]
+    for entry, update in zip(dump["merged"], segment.merged, strict=True):
+        _add_sizes(entry, lay.VECTOR_BLOBS, update)
+    dump["generation"] = _dump(lay.GENERATION_FIELDS, segment.generation) if segment.generation else None
+    dump["n_evaluations"] = header.sampler.n_evaluations(segment)
     return dump
+
+
+def _add_sizes(dump: dict[str, Any], blobs: tuple[lay.Blob, ...], source: object) -> None:
+    for blob in blobs:
+        part, _, name = blob.name.partition(".")
+        if name and getattr(source, part) is not None:
+            dump[part][f"{name}_bytes"] = len(getattr(getattr(source, part), name))
 
 
 def describe_lines(stream: VovFile) -> list[str]:
@@ -98,7 +106,7 @@ def describe_lines(stream: VovFile) -> list[str]:
     dump = describe(stream)
     units = {
         name: unit
-        for fields in (lay.HEADER_FIELDS, lay.SEGMENT_FIELDS)
+        for fields in (lay.HEADER_FIELDS, lay.SEGMENT_FIELDS, lay.GENERATION_FIELDS)
         for field in fields
         for name, unit in zip(field.names, field.units, strict=True)
     }
@@ -127,6 +135,9 @@ def _lines(values: dict[str, Any], units: dict[str, str], prefix: str = "") -> l
     for name, value in values.items():
         if isinstance(value, dict):
             lines += _lines(value, units, f"{prefix}{name}.")
+        elif name == "merged":
+            for number, update in enumerate(value, start=1):
+                lines += _lines(update, units, f"merged {number} ")
         elif value is not None:
             unit = "bytes" if name.endswith("_bytes") else units.get(prefix + name, "")
             shown = " ".join(map(str, value)) if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 from vovcodec.errors import FormatError
 
 __all__ = [
+    "BadAudio",
     "BadCaption",
     "BadHistory",
     "BadIndex",
@@ -68,6 +69,10 @@ class BadLength(FormatError):
 
 class NonCanonical(FormatError):
     """A value is stored in a longer form than the only permitted one (or a padding bit is not zero)."""
+
+
+class BadAudio(FormatError):
+    """The sound's section does not hold what it says; the picture is not concerned."""
 
 
 class BadCaption(FormatError):

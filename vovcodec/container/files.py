@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from vovcodec.atomic import write_all, write_atomically
 from vovcodec.container import layout as lay
 from vovcodec.container.errors import LimitExceeded
 from vovcodec.container.framing import DEFAULT_LIMITS, Limits, check_prefix
@@ -59,7 +59,7 @@ def write_vov(target: str | Path | BinaryIO, stream: VovFile, *, overwrite: bool
     """
     data = serialize(stream)
     if not isinstance(target, str | Path):
-        _write_all(target, data)
+        write_all(target, data)
         return len(data)
     path = Path(os.path.realpath(target))  # a link stays a link
     try:
@@ -71,41 +71,12 @@ def write_vov(target: str | Path | BinaryIO, stream: VovFile, *, overwrite: bool
     try:
         if mode is not None and not stat.S_ISREG(mode):  # a device or a named pipe cannot be renamed over
             with path.open("wb", buffering=0) as file:
-                _write_all(file, data)
+                write_all(file, data)
         else:
-            _replace(path, data, stat.S_IMODE(mode) if mode is not None else None)
+            permissions = stat.S_IMODE(mode) if mode is not None else None
+            write_atomically(path, data, overwrite=overwrite, mode=permissions)
+    except FileExistsError:
+        raise OutputExistsError(f"{target} exists by now; allow overwriting or choose another name") from None
     except OSError as error:
         raise MediaError(f"{target}: {error.strerror or error}") from error
     return len(data)
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    """Unbuffered streams may take less than they are given."""
-    view = memoryview(data)
-    while view:
-        n_written = file.write(view)
-        view = view[len(view) if n_written is None else n_written :]
-    file.flush()
-
-
-def _replace(path: Path, data: bytes, mode: int | None) -> None:
-    """Sibling temporary file, flush, sync, rename, sync of the folder. On any failure the temporary file goes."""
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _write_all(file, data)
-            os.fsync(file.fileno())
-        if mode is not None:
-            temporary.chmod(mode)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    if os.name == "posix":  # makes the rename itself durable; other systems cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -5,7 +5,7 @@ Writer, reader, `describe` and the tables of FORMAT.md (sections 4 to 8) follow 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vovcodec.container.codes import (
     Bits,
@@ -19,17 +19,20 @@ from vovcodec.container.codes import (
     Seed,
     Text,
 )
-from vovcodec.container.counts import CountsField
+from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV\r\n\x1a\n"
-VERSION = (0, 2)
+VERSION = (0, 3)  # what is written
+READABLE_VERSIONS = (VERSION,)
+TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 PREFIX_SIZE = len(MAGIC) + 2
 CRC_SIZE = 4
 FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
 
 # Section types. Bit 7: ancillary (may be skipped when unknown). Bit 6: belongs to the segment before it.
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
+VECTOR, GENERATION = 0x43, 0x44
 HISTORY, AUDIO = 0x81, 0x82
 ANCILLARY, OF_SEGMENT = 0x80, 0x40
 SECTION_NAMES = {
@@ -37,6 +40,8 @@ SECTION_NAMES = {
     CAPTION: "caption",
     SEGMENT: "segment",
     INDEX: "index",
+    VECTOR: "vector",
+    GENERATION: "generation",
     HISTORY: "history",
     AUDIO: "audio",
 }
@@ -49,6 +54,7 @@ ATOM_WORDS_MAX = 16 * 2**20
 INDICES_BYTES_MAX = 16 * 2**20
 THUMBNAIL_BYTES_MAX = 64
 SEGMENTS_MAX = 32_768
+MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
 SEGMENT_FRAMES_MAX = 65_533
 
@@ -78,6 +84,20 @@ def _default_segment_frames(values: Values) -> int | None:
     return padded_frames(values["n_frames"]) if values["n_segments"] == 1 else None
 
 
+_ADAPTATION_FIELDS = (
+    Field("adaptation.projection_id", Choice(6, {1: "balanced-philox", 2: "offset-philox"}),
+          "how θ is spread over the factors",
+          when=_ADAPTED, default="balanced-philox"),
+    Field("adaptation.projection_seed", Seed(), "seed of the projection", when=_ADAPTED),
+    Field("adaptation.rank", Bits(8, 1, 256), "rank of every ΔW", when=_ADAPTED, default=1),
+    Field("adaptation.targets", Choice(2, {0: "qkvo", 1: "qkv", 2: "qkvo_mlp"}), "adapted linear layers",
+          when=_ADAPTED),
+    Field("adaptation.last_blocks", Groups(6, 0, 4095), "only the last so many blocks are adapted; 0 = all",
+          when=_ADAPTED, default=0),
+    Field("adaptation.vector_length", Groups(7, 1, 2**24), "entries of θ, that is symbols per vector", when=_ADAPTED),
+    Field("adaptation.strength_q8", Bits(16, -32768, 32767), "factor on ΔW", "1/256", when=_ADAPTED, default=256),
+)  # fmt: skip
+
 HEADER_FIELDS = (
     Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
     Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
@@ -105,7 +125,7 @@ HEADER_FIELDS = (
         Field("sample_aspect_num", Bits(16, 1, 65536), "width of a pixel relative to its height"),
         Field("sample_aspect_den", Bits(16, 1, 65536), "see sample_aspect_num"),
     )),
-    Field("has_audio", Flag(), "the source had sound"),
+    Field("has_audio", Flag(), "the source had sound, whether or not the file has"),
     Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
     Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
     Field("fingerprint", Raw(8), "of the base model's weights"),
@@ -113,19 +133,9 @@ HEADER_FIELDS = (
     Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
           "numeric precision of the base model at the encoder"),
     Field("has_adaptation", Flag(), "the adaptation fields follow; needed by every vector"),
-    Field("adaptation.projection_id", Choice(6, {1: "balanced-philox", 2: "offset-philox"}),
-          "how θ is spread over the factors",
-          when=_ADAPTED, default="balanced-philox"),
-    Field("adaptation.projection_seed", Seed(), "seed of the projection", when=_ADAPTED),
-    Field("adaptation.rank", Bits(8, 1, 256), "rank of every ΔW", when=_ADAPTED, default=1),
-    Field("adaptation.targets", Choice(2, {0: "qkvo", 1: "qkv", 2: "qkvo_mlp"}), "adapted linear layers",
-          when=_ADAPTED),
-    Field("adaptation.last_blocks", Groups(6, 0, 4095), "only the last so many blocks are adapted; 0 = all",
-          when=_ADAPTED, default=0),
-    Field("adaptation.vector_length", Groups(7, 1, 2**24), "entries of θ, that is symbols per vector", when=_ADAPTED),
-    Field("adaptation.strength_q8", Bits(16, -32768, 32767), "factor on ΔW", "1/256", when=_ADAPTED, default=256),
+    *_ADAPTATION_FIELDS,
     Field("sampler.sampler_id", Choice(2, {0: "ode", 1: "eta"}),
-          "ode: no segment injects anything; eta: those with atoms or indices do"),
+          "ode: no segment injects anything; eta: those with atoms, indices or GENERATION do"),
     Field("sampler.noise_id", Choice(6, {1: "philox-normal16"}), "noise generator", default="philox-normal16"),
     Field("sampler.seed", Seed(), "seed of the noise"),
     Field("sampler.schedule", Choice(2, {0: "shift", 1: "snr"}), "how the sampler's times are made"),
@@ -151,6 +161,7 @@ _VECTOR = When("has_vector", lambda v: v["has_vector"])
 _ATOMS = When("has_atoms", lambda v: v["has_atoms"])
 _ATOMS_SNR = When("has_atoms and schedule is snr",
                   lambda v: v["has_atoms"] and v["header"].sampler.schedule == "snr")  # fmt: skip
+_TRELLIS = When("codebook is trellis", lambda v: v["has_atoms"] and v["atoms.codebook"] == "trellis")
 _IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
 _CHECK = When("has_check", lambda v: v["has_check"])
 _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
@@ -158,6 +169,11 @@ _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_a
 _VECTOR_NOT_LAST = When("has_vector and (has_importance or has_atoms)", lambda v: v["has_vector"] and (
     v["has_importance"] or v["has_atoms"]))  # fmt: skip
 _IMPORTANCE_NOT_LAST = When("has_importance and has_atoms", lambda v: v["has_importance"] and v["has_atoms"])
+
+_VECTOR_FIELDS = (
+    Field("vector.step_size_q", Bits(16, 0, 65535), "Δ = 2^(-step_size_q / 2048)", when=_VECTOR),
+    Field("vector.model_size", Groups(5, 0, MODEL_BYTES_MAX), "size of the entropy model", "bytes", when=_VECTOR),
+)  # fmt: skip
 
 SEGMENT_FIELDS = (
     Field("index", Groups(6, 0, SEGMENTS_MAX - 1), "number of this segment, from 0", when=_IN_SEVERAL, absent=0),
@@ -178,15 +194,16 @@ SEGMENT_FIELDS = (
     Field("caption_deflated", Flag(), "the caption is compressed (section 7)", when=_CAPTION),
     Field("caption_size", Groups(7, 0, CAPTION_BYTES_MAX), "stored size of the caption", "bytes",
           when=_CAPTION_NOT_LAST),
-    Field("vector.step_size_q", Bits(16, 0, 65535), "Δ = 2^(-step_size_q / 2048)", when=_VECTOR),
-    Field("vector.model_size", Groups(5, 0, MODEL_BYTES_MAX), "size of the entropy model", "bytes", when=_VECTOR),
+    *_VECTOR_FIELDS,
     Field("vector.words_size", Groups(7, 0, VECTOR_WORDS_MAX), "size of the vector's words", "bytes",
           when=_VECTOR_NOT_LAST),
     Field("importance.log2_candidates", Bits(5, 1, 24), "bits per index", "bits", when=_IMPORTANCE),
     Field("importance.indices_size", Groups(7, 0, INDICES_BYTES_MAX), "size of the packed indices", "bytes",
           when=_IMPORTANCE_NOT_LAST),
-    Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift"}), "what an atom is", when=_ATOMS,
-          default="hadamard"),
+    Field("atoms.codebook", Choice(4, {1: "hadamard", 2: "cyclic-shift", 3: "trellis"}),
+          "what the atoms are and how they are coded", when=_ATOMS, default="trellis"),
+    Field("atoms.memory", Bits(4, 1, 16), "of the trellis: bits of its state", "bits", when=_TRELLIS,
+          absent=TRELLIS_MEMORY, default=TRELLIS_MEMORY),
     CountsField("atoms.counts", _ATOMS),
     Field("atoms.last_q", Bits(4, 1, 16), "how much of a step the last injection is", "1/16", when=_ATOMS_SNR,
           absent=16, default=16),
@@ -209,7 +226,11 @@ def _injections_fit(values: Values) -> bool:
     sampler, n_injections = values["header"].sampler, len(values["atoms.counts"])
     if sampler.schedule == "shift":
         return n_injections < sampler.n_steps
-    return (64 + sampler.snr_ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64)
+    return _ratios_fit(sampler.snr_ratio_q, n_injections)
+
+
+def _ratios_fit(snr_ratio_q: int, n_injections: int) -> bool:
+    return (64 + snr_ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64)
 
 
 SEGMENT_RULES = (
@@ -243,6 +264,23 @@ BLOBS = (
     Blob("importance.indices", "has_importance", "importance.indices_size", INDICES_BYTES_MAX),
     Blob("atoms.words", "has_atoms", "atoms.words_size", ATOM_WORDS_MAX),
 )
+
+# A further vector of the segment: everything that its own one has in the header and in the segment.
+VECTOR_FIELDS = tuple(replace(field, when=None) for field in (*_ADAPTATION_FIELDS, *_VECTOR_FIELDS))
+VECTOR_BLOBS = tuple(blob for blob in BLOBS if blob.present == "has_vector")
+
+GENERATION_FIELDS = (
+    Field("n_injections", Groups(5, 1, INJECTIONS_MAX), "injections of the segment, those with atoms included"),
+    Field("eta_scale_q", Bits(8, 0, 255), "factor on the ancestral noise fraction of those without", "1/200",
+          default=100),
+)  # fmt: skip
+GENERATION_RULES = (
+    Rule("n_injections", "more than counts has", lambda v: v["n_injections"] > v["n_steered"]),
+    Rule("n_injections", "absent, with the section, unless schedule is snr and sampler_id is eta",
+         lambda v: (v["header"].sampler.schedule, v["header"].sampler.sampler_id) == ("snr", "eta")),
+    Rule("n_injections", "so few (m) that (1 + snr_ratio_q / 64)^m <= 2^64",
+         lambda v: _ratios_fit(v["header"].sampler.snr_ratio_q, v["n_injections"])),
+)  # fmt: skip
 
 # Per segment, n_segments times; then the tail, aligned to a byte at its end.
 INDEX_HEAD = (Field("first_offset", Groups(7, PREFIX_SIZE, 2**40), "offset of segment 0 in the file", "bytes"),)

@@ -15,12 +15,14 @@ __all__ = [
     "CodedAtoms",
     "CodedIndices",
     "CodedVector",
+    "Generation",
     "RawSection",
     "Sampler",
     "SectionLayout",
     "Segment",
     "SegmentCheck",
     "StreamHeader",
+    "VectorUpdate",
     "VovFile",
 ]
 
@@ -61,11 +63,13 @@ class Sampler:
     snr_start_q: int | None = None
     snr_ratio_q: int | None = None
 
-    def n_evaluations(self, atoms: CodedAtoms | None) -> int:
-        """Network evaluations that a segment with these atoms takes."""
+    def n_evaluations(self, segment: Segment) -> int:
+        """Network evaluations that a segment takes."""
         if self.n_steps is not None:
             return self.n_steps
-        return 1 + (len(atoms.counts) if atoms is not None else 0)
+        if segment.generation is not None:
+            return 1 + segment.generation.n_injections
+        return 1 + (len(segment.atoms.counts) if segment.atoms is not None else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,18 +110,45 @@ class CodedVector:
     model: bytes  # entropy-model description, made and parsed by vovcodec.entropy
     words: bytes
 
+    @property
+    def size_bytes(self) -> int:
+        """Of model and words."""
+        return len(self.model) + len(self.words)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorUpdate:
+    """One update of the model: a coded vector and how it becomes low-rank layers, with its strength."""
+
+    adaptation: Adaptation
+    vector: CodedVector
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """How the sampler goes on where the steering ends (schedule "snr"), down to low noise instead of stopping.
+
+    `n_injections`: all of them, steered or not. `eta_scale_q`: factor on the noise fraction of those without atoms in
+    1/200; their noise is pseudo-random.
+    """
+
+    n_injections: int
+    eta_scale_q: int = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedAtoms:
-    """Steering atoms: `counts` of each injection, positions and signs of all of them in `words`.
+    """Steering atoms: for each injection how many, `counts`, and for all of them which, `words`.
 
+    With codebook "trellis" every atom is one bit of a path in `words`, and `memory` is the trellis' (12 otherwise).
     All counts but the last must be grid values within reach of one another (`counts.reachable_counts`). A file is made
     smaller by dropping the last entries of `counts` and coding `words` anew from the atoms that are left.
     `last_q`: the last injection is so many 16ths of a step (schedule "snr"; otherwise 16). `eta_scale_q`: factor on
     the noise fraction in 1/200. `active_channels`: the atoms act on so many latent channels, 0 = all.
     """
 
-    codebook: str = "hadamard"
+    codebook: str = "trellis"
+    memory: int = 12
     counts: tuple[int, ...]
     last_q: int = 16
     eta_scale_q: int = 200
@@ -160,7 +191,8 @@ class RawSection:
 class Segment:
     """One independently decodable run of `n_frames` real frames (padding not counted) from `first_frame` on.
 
-    `caption` None means the stream's shared caption (`VovFile.caption`).
+    `caption` None means the stream's shared caption (`VovFile.caption`). `merged`: further vectors, each with an
+    adaptation of its own. `generation` None: the sampler stops where the steering ends.
     """
 
     index: int
@@ -171,7 +203,15 @@ class Segment:
     atoms: CodedAtoms | None = None
     importance: CodedIndices | None = None
     check: SegmentCheck | None = None
+    merged: tuple[VectorUpdate, ...] = ()
+    generation: Generation | None = None
     extras: tuple[RawSection, ...] = ()
+
+    def updates(self, adaptation: Adaptation | None) -> tuple[VectorUpdate, ...]:
+        """All updates of the model, the segment's own vector (with the header's `adaptation`) first."""
+        if self.vector is None or adaptation is None:
+            return self.merged
+        return (VectorUpdate(adaptation=adaptation, vector=self.vector), *self.merged)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +231,7 @@ class SectionLayout:
 
 @dataclass(frozen=True, slots=True)
 class VovFile:
-    """A whole file. `layout` and `damage` are the reader's findings and do not take part in comparisons.
+    """A whole file. `layout`, `version` and `damage` are the reader's findings and do not take part in comparisons.
 
     `damage` (tolerant reading only) lists (segment number or None for the stream's own sections, error).
     """
@@ -203,6 +243,7 @@ class VovFile:
     history: tuple[dict, ...] = ()
     layout: tuple[SectionLayout, ...] = field(default=(), compare=False)
     damage: tuple[tuple[int | None, FormatError], ...] = field(default=(), compare=False)
+    version: tuple[int, int] | None = field(default=None, compare=False)
 
     def caption_of(self, segment: Segment) -> str:
         """The caption that conditions `segment`: its own, else the shared one, else the empty text."""

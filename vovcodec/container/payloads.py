@@ -15,13 +15,23 @@ from vovcodec.container.model import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Generation,
     Sampler,
     Segment,
     SegmentCheck,
     StreamHeader,
+    VectorUpdate,
 )
 
-__all__ = ["SegmentIndex", "read_caption", "read_header", "read_index", "read_segment"]
+__all__ = [
+    "SegmentIndex",
+    "read_caption",
+    "read_generation",
+    "read_header",
+    "read_index",
+    "read_segment",
+    "read_vector",
+]
 
 Parts = tuple[tuple[str, int], ...]
 
@@ -73,7 +83,7 @@ def read_segment(
         field.get(bits, values)
     for rule in lay.SEGMENT_RULES:
         rule.check(values, section)
-    blobs = _blobs(payload, bits.align(), values, section)
+    blobs = _blobs(lay.BLOBS, payload, bits.align(), values, section)
     parts = tuple((name, len(view)) for name, view in blobs.items())
     if values["has_caption"]:
         caption = unpack_caption(values["caption_deflated"], blobs["caption"], section)
@@ -93,11 +103,36 @@ def read_segment(
     return segment, parts
 
 
-def _blobs(payload: memoryview, offset: int, values: dict[str, Any], section: str) -> dict[str, memoryview]:
+def read_vector(payload: memoryview, section: str) -> tuple[VectorUpdate, Parts]:
+    """A VECTOR section's payload, and the stored size of each of its blobs."""
+    bits, values = BitReader(payload, section), {"has_vector": True}
+    for field in lay.VECTOR_FIELDS:
+        field.get(bits, values)
+    blobs = _blobs(lay.VECTOR_BLOBS, payload, bits.align(), values, section)
+    vector = _build(CodedVector, "vector.", values, blobs)
+    update = VectorUpdate(adaptation=Adaptation(**_group(values, "adaptation.")), vector=vector)
+    return update, tuple((name, len(view)) for name, view in blobs.items())
+
+
+def read_generation(payload: memoryview, header: StreamHeader, n_steered: int, section: str) -> Generation:
+    """A GENERATION section's payload; `n_steered`: injections with counts that the segment has."""
+    bits = BitReader(payload, section)
+    values: dict[str, Any] = {"header": header, "n_steered": n_steered}
+    for field in lay.GENERATION_FIELDS:
+        field.get(bits, values)
+    _end(bits, len(payload))
+    for rule in lay.GENERATION_RULES:
+        rule.check(values, section)
+    return Generation(n_injections=values["n_injections"], eta_scale_q=values["eta_scale_q"])
+
+
+def _blobs(
+    expected: tuple[lay.Blob, ...], payload: memoryview, offset: int, values: dict[str, Any], section: str
+) -> dict[str, memoryview]:
     """The blobs' views. A size that is not stored is the rest of the payload; all must cover it exactly."""
     blobs: dict[str, memoryview] = {}
     n_left = len(payload) - offset
-    for blob in lay.BLOBS:
+    for blob in expected:
         if not values[blob.present]:
             continue
         size = values.get(blob.size, n_left)  # only the last blob's size is ever left out

@@ -23,7 +23,16 @@ from vovcodec.container.errors import (
 )
 from vovcodec.container.framing import DEFAULT_LIMITS, Budget, Frame, Limits, check_prefix, frame_span, read_frame
 from vovcodec.container.model import RawSection, SectionLayout, Segment, VovFile
-from vovcodec.container.payloads import SegmentIndex, read_caption, read_header, read_index, read_segment
+from vovcodec.container.payloads import (
+    Parts,
+    SegmentIndex,
+    read_caption,
+    read_generation,
+    read_header,
+    read_index,
+    read_segment,
+    read_vector,
+)
 
 __all__ = ["parse"]
 
@@ -105,7 +114,7 @@ class _Reading:
     def result(self, segments: list[Segment]) -> VovFile:
         self.layout.sort(key=lambda section: section.offset)
         return VovFile(self.header, tuple(segments), self.caption, tuple(self.extras), self.history or (),
-                       tuple(self.layout), tuple(self.damage))  # fmt: skip
+                       tuple(self.layout), tuple(self.damage), (self.data[8], self.data[9]))  # fmt: skip
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
@@ -141,22 +150,40 @@ class _Reading:
         if frame_count is not None and segment.first_frame != frame_count:
             expected = f"{frame_count}, where the segment before it ends"
             raise FieldOutOfRange(name, "first_frame", segment.first_frame, expected)
-        frames, end = [], frame.end
+        owned, end = [], frame.end
         while end < len(data) and data[end] & lay.OF_SEGMENT:
-            extra = read_frame(data, end, self.limits)
-            if not extra.type & lay.ANCILLARY:
-                raise self.misplaced(extra, f"{name} goes on")
+            owned.append(read_frame(data, end, self.limits))
             self.budget.charge(_COST_OF_SECTION, name, "another section")
-            frames.append(extra)
-            end = extra.end
+            end = owned[-1].end
+        segment, parts_of_owned = self.with_owned(segment, owned, name)
         # Only now, so that a group that turns out to be bad leaves no trace.
         self.note(frame, segment.index, parts)
-        for extra in frames:
-            self.note(extra, segment.index)
-        if frames:
-            extras = tuple(RawSection(type=extra.type, payload=bytes(extra.payload)) for extra in frames)
-            segment = replace(segment, extras=extras)
+        for extra, extra_parts in zip(owned, parts_of_owned, strict=True):
+            self.note(extra, segment.index, extra_parts)
         return segment, end
+
+    def with_owned(self, segment: Segment, frames: list[Frame], name: str) -> tuple[Segment, list[Parts]]:
+        """The segment with the content of the sections after it: VECTOR ones, one GENERATION, then ancillary ones."""
+        merged, generation, extras, parts = [], None, [], []
+        for frame in frames:
+            section = lay.section_name(frame.type, segment.index)
+            parts.append(())
+            if frame.type & lay.ANCILLARY:
+                extras.append(RawSection(type=frame.type, payload=bytes(frame.payload)))
+            elif frame.type not in (lay.VECTOR, lay.GENERATION) or generation is not None or extras:
+                raise self.misplaced(frame, f"{name} goes on")
+            elif frame.type == lay.GENERATION:
+                n_steered = len(segment.atoms.counts) if segment.atoms is not None else 0
+                generation = read_generation(frame.payload, self.header, n_steered, section)
+            elif len(merged) == lay.MERGED_VECTORS_MAX:
+                expected = f"0..{lay.MERGED_VECTORS_MAX}"
+                raise FieldOutOfRange(section, "number of vector sections", len(merged) + 1, expected)
+            else:
+                update, parts[-1] = read_vector(frame.payload, section)
+                merged.append(update)
+        if frames:
+            segment = replace(segment, merged=tuple(merged), generation=generation, extras=tuple(extras))
+        return segment, parts
 
     def read_tail(self, offset: int) -> int:
         """The stream's ancillary sections; returns where INDEX or the end of the file is."""
@@ -267,7 +294,8 @@ class _Reading:
             from_back += group_size
             first_frame += n_frames
         try:
-            if self.read_tail(index_offset - index.tail_size) != index_offset:
+            tail_start = index_offset - index.tail_size
+            if tail_start < self.header_end or self.read_tail(tail_start) != index_offset:
                 raise BadIndex(f"index: it does not agree with the sections before it; {FETCH_AGAIN}")
         except FormatError as error:
             self.damage.append((None, error))

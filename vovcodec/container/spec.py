@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vovcodec.container import layout as lay
+from vovcodec.container.audio import AUDIO_FIELDS, PACKET_FIELDS
 from vovcodec.container.bits import BitReader
 from vovcodec.container.framing import DEFAULT_LIMITS, Budget, read_frame
 from vovcodec.container.payloads import read_header
@@ -113,9 +114,10 @@ def _hex_lines(offset: int, content: bytes, label: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for fields in (lay.HEADER_FIELDS, lay.CAPTION_FIELDS, lay.SEGMENT_FIELDS, lay.INDEX_HEAD, lay.INDEX_ENTRY,
-                   lay.INDEX_TAIL):  # fmt: skip
+    for fields in (lay.HEADER_FIELDS, lay.CAPTION_FIELDS, lay.SEGMENT_FIELDS, lay.VECTOR_FIELDS,
+                   lay.GENERATION_FIELDS, lay.INDEX_HEAD, lay.INDEX_ENTRY, lay.INDEX_TAIL, AUDIO_FIELDS,
+                   PACKET_FIELDS):  # fmt: skip
         print(field_table(fields), end="\n\n")
-    for rules in (lay.HEADER_RULES, lay.SEGMENT_RULES):
+    for rules in (lay.HEADER_RULES, lay.SEGMENT_RULES, lay.GENERATION_RULES):
         print(rule_list(rules), end="\n\n")
     print(worked_example(Path(sys.argv[1]).read_bytes()))

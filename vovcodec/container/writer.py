@@ -33,6 +33,7 @@ def serialize(stream: VovFile) -> bytes:
     for segment in stream.segments:
         start = len(out)
         out += _section(lay.SEGMENT, _segment_payload(segment, stream.header))
+        out += _critical_sections(segment, stream.header)
         out += _raw_sections(segment.extras, lay.ANCILLARY | lay.OF_SEGMENT, f"segment {segment.index}")
         group_sizes.append(len(out) - start)
     tail_start = len(out)
@@ -91,16 +92,47 @@ def _segment_payload(segment: Segment, header: StreamHeader) -> bytes:
             values["caption_deflated"], content = pack_caption(segment.caption or "", section)
         else:
             content = attrgetter(blob.name)(segment)
-        if not isinstance(content, bytes):
-            raise FieldOutOfRange(section, blob.name, type(content).__name__, "bytes")
-        if len(content) > blob.size_max:
-            raise LimitExceeded(f"{section}: {blob.name} has {len(content)} bytes, must be 0..{blob.size_max}")
-        contents[blob.name] = content
+        contents[blob.name] = _checked_blob(blob, content, section)
         values[blob.size] = len(content)
     payload = _fields(lay.SEGMENT_FIELDS, values, section)
     for rule in lay.SEGMENT_RULES:
         rule.check(values, section)
     return payload + b"".join(contents.values())
+
+
+def _checked_blob(blob: lay.Blob, content: Any, section: str) -> bytes:
+    if not isinstance(content, bytes):
+        raise FieldOutOfRange(section, blob.name, type(content).__name__, "bytes")
+    if len(content) > blob.size_max:
+        raise LimitExceeded(f"{section}: {blob.name} has {len(content)} bytes, must be 0..{blob.size_max}")
+    return content
+
+
+def _critical_sections(segment: Segment, header: StreamHeader) -> bytes:
+    """Further vectors of a segment and how its sampler goes on."""
+    section = lay.section_name(lay.VECTOR, segment.index)
+    n_merged = len(segment.merged)
+    if n_merged > lay.MERGED_VECTORS_MAX:
+        raise FieldOutOfRange(section, "number of vector sections", n_merged, f"0..{lay.MERGED_VECTORS_MAX}")
+    out = b""
+    for update in segment.merged:
+        values = _values_of(lay.VECTOR_FIELDS, update)
+        contents = b""
+        for blob in lay.VECTOR_BLOBS:
+            content = _checked_blob(blob, attrgetter(blob.name)(update), section)
+            values[blob.size] = len(content)
+            contents += content
+        out += _section(lay.VECTOR, _fields(lay.VECTOR_FIELDS, values, section) + contents)
+    if segment.generation is not None:
+        section = lay.section_name(lay.GENERATION, segment.index)
+        n_steered = len(segment.atoms.counts) if segment.atoms is not None else 0
+        values = _values_of(lay.GENERATION_FIELDS, segment.generation)
+        values |= {"header": header, "n_steered": n_steered}
+        payload = _fields(lay.GENERATION_FIELDS, values, section)
+        for rule in lay.GENERATION_RULES:
+            rule.check(values, section)
+        out += _section(lay.GENERATION, payload)
+    return out
 
 
 def _raw_sections(extras: Iterable[RawSection], high_bits: int, owner: str) -> bytes:

@@ -7,7 +7,6 @@ all are written to a temporary name, synced and renamed.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from vovcodec.atomic import write_atomically
+
 __all__ = ["StateFolder", "default_state_root"]
 
 
@@ -23,21 +24,6 @@ def default_state_root() -> Path:
     """`$XDG_CACHE_HOME/vovcodec/states`, by default below ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vovcodec" / "states"
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 class StateFolder:
@@ -94,7 +80,9 @@ class StateFolder:
 
     def _write(self, name: str, data: bytes) -> None:
         try:
-            _write_atomically(self.path / name, data)
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path / name, data)
+            self.problem = None
         except OSError as error:
             self.problem = f"{self.path} cannot be written ({error.strerror or error}); choose another --state-dir"
 

@@ -4,9 +4,11 @@
     clip.py     video through PyAV            stills.py    images and animations through Pillow
     sequence.py numbered images               reader.py    selection and resampling in time: `open_frames`
     colour.py   H.273 code points, defaults   geometry.py  coded sizes, segments, resizing
-    sheet.py    side-by-side contact sheets
+    cuts.py     where scenes change           sheet.py     side-by-side contact sheets
     writer.py   which encoder an extension means; clip_, y4m_ and still_encoder.py, output.py do the work
     yuv.py      libswscale at its most exact  faults.py    one clear line for everything that can go wrong
+    sound.py    parts of a sound track        sound_reader.py, sound_tracks.py, sound_writer.py: from and into clips
+    profiles.py ICC profiles to sRGB
 
 Names are imported on first use, so that `import vovcodec.media` costs nothing: PyAV and Pillow come with a file.
 """
@@ -16,12 +18,14 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOMES = {
+    "CutDetector": "cuts",
     "FrameReader": "reader",
     "FrameWriter": "writer",
     "MediaInfo": "info",
     "Segment": "geometry",
     "coded_size": "geometry",
     "contact_sheet": "sheet",
+    "cut_track": "sound",
     "open_frames": "reader",
     "open_writer": "writer",
     "pad_frames": "geometry",

@@ -17,6 +17,8 @@ from vovcodec.errors import MediaError
 from vovcodec.media import colour
 from vovcodec.media.faults import explained, media_error
 from vovcodec.media.info import VARIABLE_RATE, MediaInfo
+from vovcodec.media.sound import SoundWish
+from vovcodec.media.sound_reader import SoundReader
 from vovcodec.media.yuv import RANGE_FULL, RANGE_LIMITED, RANGE_UNSPECIFIED, PixelScaler
 
 __all__ = ["ClipSource"]
@@ -24,16 +26,19 @@ __all__ = ["ClipSource"]
 _RANGE_NAMES = {RANGE_UNSPECIFIED: "unspecified", RANGE_LIMITED: "limited", RANGE_FULL: "full"}
 # Nearer starts are reached faster by decoding than by seeking.
 _SEEK_FROM_S = 1
+_SOUND_LEAD_S = 2
+_APART_S = 10  # no file keeps sound farther than this behind its picture
 
 
 class ClipSource:
     """The best video stream of whatever PyAV reads. Times count from the stream's first time stamp.
 
     file: a path of a regular file, or a binary file object, which needs no seeking. name: for messages.
-    The first picture is decoded at once, because only a decoded picture says what it is.
+    sound: what `self.sound` shall make of its sound; see `SoundWish`. The first picture is decoded at once, because
+    only a decoded picture says what it is.
     """
 
-    def __init__(self, file: Path | BinaryIO, name: str):
+    def __init__(self, file: Path | BinaryIO, name: str, sound: SoundWish = None):
         self._name, self.notices = name, []
         is_path = isinstance(file, os.PathLike)
         self._seekable = is_path or (hasattr(file, "seekable") and file.seekable())
@@ -45,6 +50,7 @@ class ClipSource:
             self._stream = self._best_stream()
             self._start = Fraction(self._stream.start_time or 0) * (self._stream.time_base or 1)
             self.rate = self._frame_rate()
+            self.sound = self._open_sound(sound)
             self._n_decoded = self._n_damaged = 0
             self._rest = self._decoded()
             self._first = next(self._rest, None)
@@ -66,6 +72,15 @@ class ClipSource:
             raise MediaError(f"{self._name}: this build of FFmpeg has no decoder for its video codec")
         stream.thread_type = "AUTO"
         return stream
+
+    def _open_sound(self, wish: SoundWish) -> SoundReader | None:
+        stream = self._container.streams.best("audio") if wish is not None else None
+        if stream is None:
+            return None
+        if stream.codec_context is None:
+            self.notices.append("this build of FFmpeg has no decoder for its sound, which is left out")
+            return None
+        return SoundReader(stream, self._start, wish, self.notices)
 
     def _frame_rate(self) -> Fraction:
         """The exact rate. The container's average and FFmpeg's guess from the time stamps mostly agree; where they
@@ -132,6 +147,8 @@ class ClipSource:
             self.notices.append(f"high dynamic range ({curve}) is kept as it is coded, not tone-mapped")
         if not has_no_matrix and not colour.has_scaler_colorspace(info.colour_matrix):
             self.notices.append(f"colour matrix {info.colour_matrix} (H.273) is not supported; the usual one is used")
+        if info.rotation:
+            self.notices.append(f"turned upright by {info.rotation} degrees clockwise, as its display matrix says")
         if frame.interlaced_frame:
             self.notices.append("the video is interlaced; both fields stay in one frame")
         if self._stream.metadata.get("alpha_mode") == "1" and not self._has_alpha:
@@ -152,14 +169,30 @@ class ClipSource:
 
     def pictures(self, start_s: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]]:
         pictures = chain([self._first], self._rest)
+        if self.sound:
+            self.sound.expect(start_s, jumped=False)
         if self._seekable and start_s >= _SEEK_FROM_S:
             pictures = self._from(start_s) or pictures
         return pictures
 
+    def read_sound_until(self, time_s: Fraction) -> None:
+        """Goes on through the file, without decoding pictures, until the sound up to `time_s` has come."""
+        if self.sound.is_past(time_s):
+            return
+        last_s = time_s + _APART_S + self._start
+        for packet in self._packets():
+            is_far = packet and packet.pts is not None and packet.pts * packet.time_base > last_s
+            if is_far or self.sound.is_past(time_s):
+                return
+
     def _from(self, start_s: Fraction) -> Iterator[tuple[Fraction, av.VideoFrame]] | None:
         """Pictures from a key frame at or before start_s; from the beginning if the index leads too far."""
         base = self._stream.time_base
-        for target in (start_s + self._start, self._start):
+        # Sound that plays with a picture may lie somewhat before it.
+        lead_s = _SOUND_LEAD_S if self.sound else 0
+        for target in (max(start_s - lead_s, 0) + self._start, self._start):
+            if self.sound:
+                self.sound.expect(start_s, jumped=True)
             try:
                 self._container.seek(int(target / base), stream=self._stream)
             except (av.FFmpegError, OSError):
@@ -206,9 +239,14 @@ class ClipSource:
 
     def _packets(self) -> Iterator[av.Packet | None]:
         """Packets of the stream, the last one empty so that the decoder gives what it holds back; after a read error
-        (PyAV sends no empty packet then) None stands for it."""
+        (PyAV sends no empty packet then) None stands for it. Those of the sound go to its reader on the way."""
+        wanted = [self._stream] if self.sound is None else [self._stream, self.sound.stream]
         try:
-            yield from self._container.demux(self._stream)
+            for packet in self._container.demux(wanted):
+                if packet.stream_index == self._stream.index:
+                    yield packet
+                else:
+                    self.sound.add(packet)
         except (av.FFmpegError, OSError) as exc:
             self._note_damage(None, exc)
             yield None

@@ -9,12 +9,14 @@ import av
 import numpy as np
 from PIL import Image
 
+from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import UsageError
 from vovcodec.media import colour
 from vovcodec.media.output import FileOutput, StreamOutput
+from vovcodec.media.sound_writer import SoundMuxer
 from vovcodec.media.yuv import RANGE_LIMITED, PixelScaler
 
-__all__ = ["ClipEncoder"]
+__all__ = ["ClipEncoder", "no_sound_in"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class _Container:
     takes_odd_sizes  4:2:0 works with odd sizes. H.264 crops in units of two luma samples, so there odd sizes need
                      4:4:4, which software players show and many hardware decoders and browsers do not
     quality_option   name of the option that `quality` sets, if there is one
+    sound            the sound codecs that it holds and players expect in it
     """
 
     muxer: str
@@ -36,6 +39,7 @@ class _Container:
     carries_aspect: bool = True
     takes_odd_sizes: bool = True
     quality_option: str | None = None
+    sound: tuple[str, ...] = ()
 
 
 _H264 = {"crf": "12", "preset": "medium"}
@@ -46,21 +50,24 @@ _FASTSTART = {"movflags": "+faststart"}
 _FRAGMENTS = {"movflags": "+frag_keyframe+empty_moov+default_base_moof"}
 
 
-def _h264_in(muxer: str, muxer_options: dict[str, str] | None = None) -> _Container:
+def _h264_in(muxer: str, muxer_options: dict[str, str], *sound: str) -> _Container:
     return _Container(
-        muxer, "libx264", _H264, muxer_options or {},
-        carries_tags=True, takes_odd_sizes=False, quality_option="crf",
+        muxer, "libx264", _H264, muxer_options,
+        carries_tags=True, takes_odd_sizes=False, quality_option="crf", sound=sound,
     )  # fmt: skip
 
 
+_IN_MOV = ("aac", "mp3", "ac3", "eac3", "alac")
+
+
 _CONTAINERS = {
-    "mp4": _h264_in("mp4", _FASTSTART),
-    "m4v": _h264_in("mp4", _FASTSTART),
-    "mov": _h264_in("mov", _FASTSTART),
-    "mkv": _h264_in("matroska"),
+    "mp4": _h264_in("mp4", _FASTSTART, *_IN_MOV, "opus", "flac"),
+    "m4v": _h264_in("mp4", _FASTSTART, *_IN_MOV, "opus", "flac"),
+    "mov": _h264_in("mov", _FASTSTART, *_IN_MOV),
+    "mkv": _h264_in("matroska", {}, *_IN_MOV, "opus", "flac", "vorbis"),
     "webm": _Container(
         "webm", "libvpx-vp9", {"crf": "15", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
-        carries_tags=True, carries_aspect=False, quality_option="crf",
+        carries_tags=True, carries_aspect=False, quality_option="crf", sound=("opus", "vorbis"),
     ),
     "avi": _Container("avi", "mpeg4", {"qmin": "1"}),
     "gif": _Container("gif", "gif", carries_aspect=False),
@@ -73,7 +80,8 @@ _FASTEST_GIF = Fraction(50)
 class ClipEncoder:
     """A video of one size and rate.
 
-    tags: H.273 matrix, primaries, transfer of the frames. quality: the encoder's CRF, where it has one.
+    tags: H.273 matrix, primaries, transfer of the frames. quality: the encoder's CRF, where it has one. sound: goes in
+    as it is where the container holds its codec, else a notice says that it is left out.
     """
 
     def __init__(
@@ -86,6 +94,7 @@ class ClipEncoder:
         sample_aspect: Fraction,
         tags: tuple[int, int, int],
         quality: int | None,
+        sound: AudioTrack | None,
     ):
         self.notices: list[str] = []
         spec = _CONTAINERS[kind]
@@ -127,18 +136,37 @@ class ClipEncoder:
             context.color_primaries = colour.PRIMARIES_BT709 if tags[1] == colour.UNSPECIFIED else tags[1]
             context.color_trc = colour.TRANSFER_BT709 if tags[2] == colour.UNSPECIFIED else tags[2]
 
+        self._sound = None
+        if sound is not None and sound.codec not in spec.sound:
+            self.notices.append(no_sound_in(kind, sound.codec))
+        elif sound is not None:
+            try:
+                self._sound = SoundMuxer(self._container, sound)
+            except (av.FFmpegError, ValueError, IndexError) as error:
+                self.notices.append(f"the sound cannot be put into .{kind} and is left out ({error})")
+
     def add(self, frame: np.ndarray) -> None:
         picture = _with_palette(frame) if self._is_gif else self._scaler.from_rgb(frame, self._pixel_format)
         picture.pts, picture.time_base = self._n_added, 1 / self._rate
         self._container.mux(self._stream.encode(picture))
         self._n_added += 1
+        if self._sound:
+            self._sound.write_until(self._n_added / self._rate)
 
     def finish(self) -> None:
         self._container.mux(self._stream.encode(None))
+        if self._sound:
+            self._sound.write_until(None)
         self._container.close()
 
     def release(self) -> None:
         self._container.close()
+
+
+def no_sound_in(kind: str, codec: str) -> str:
+    """The notice for sound that an output cannot hold, and which outputs can."""
+    names = [f".{name}" for name, spec in _CONTAINERS.items() if codec in spec.sound]
+    return f".{kind} does not hold {codec} sound, which is left out; {', '.join(names)} do"
 
 
 def _with_palette(frame: np.ndarray) -> av.VideoFrame:

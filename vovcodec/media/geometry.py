@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -65,20 +66,27 @@ class Segment:
     n_coded_frames: int
 
 
-def segment_lengths(n_frames: int, segment_frames: int, stride: int = 4) -> list[Segment]:
-    """Cuts n_frames into segments of `segment_frames`, the last one shorter.
+def segment_lengths(n_frames: int, segment_frames: int, stride: int = 4, cuts: Sequence[int] = ()) -> list[Segment]:
+    """Cuts n_frames into segments of `segment_frames`, the last one of each scene shorter.
 
     segment_frames has the form stride·n + 1, as every n_coded_frames has: the temporal grid of the autoencoder, whose
-    first latent stands for one frame and every other one for `stride`. Raises UsageError.
+    first latent stands for one frame and every other one for `stride`. cuts: frames that begin a new scene, in order; a
+    segment begins at each, unless a scene would be shorter than 2·stride + 1 frames. Raises UsageError.
     """
     if n_frames < 1:
         raise UsageError("there are no frames to cut into segments")
     if segment_frames < 1 or (segment_frames - 1) % stride:
         raise UsageError(f"a segment has to have {stride}n+1 frames, not {segment_frames}")
+    shortest = 2 * stride + 1
+    scenes = [0]
+    for cut in cuts:
+        if segment_frames >= shortest and cut - scenes[-1] >= shortest and n_frames - cut >= shortest:
+            scenes.append(cut)
     segments = []
-    for start in range(0, n_frames, segment_frames):
-        length = min(segment_frames, n_frames - start)
-        segments.append(Segment(start, length, math.ceil((length - 1) / stride) * stride + 1))
+    for begin, end in pairwise([*scenes, n_frames]):
+        for start in range(begin, end, segment_frames):
+            length = min(segment_frames, end - start)
+            segments.append(Segment(start, length, math.ceil((length - 1) / stride) * stride + 1))
     return segments
 
 

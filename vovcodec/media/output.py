@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from vovcodec.atomic import give_name, temporary_beside
 from vovcodec.errors import MediaError, OutputExistsError
 from vovcodec.media.faults import explained
 
@@ -42,9 +42,9 @@ class FileOutput:
         self.name = str(target)
         if target.exists() and not overwrite:
             raise OutputExistsError(f"{target}: exists already")
-        self._target = target.resolve()
+        self._target, self._overwrite = target.resolve(), overwrite
         _require_folder(self._target.parent, self.name)
-        self.path = self._target.with_name(f".{self._target.name[:200]}.{secrets.token_hex(4)}.tmp")
+        self.path = temporary_beside(self._target)
         with explained(self.name):
             self.path.touch(exist_ok=False)
 
@@ -55,7 +55,10 @@ class FileOutput:
     def commit(self) -> None:
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
-        self.path.replace(self._target)
+        try:
+            give_name(self.path, self._target, overwrite=self._overwrite)
+        except FileExistsError:
+            raise OutputExistsError(f"{self.name}: exists by now") from None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -98,7 +101,7 @@ class FolderOutput:
         if not target.is_dir():
             _require_folder(target.absolute().parent, name)
         with explained(name):
-            self.path = target.absolute().parent / f".{target.absolute().name}.{secrets.token_hex(4)}.tmp"
+            self.path = temporary_beside(target.absolute())
             self.path.mkdir()
 
     def commit(self) -> None:

@@ -10,13 +10,16 @@ from typing import BinaryIO
 
 import numpy as np
 
+from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.media.info import MediaInfo
+from vovcodec.media.sound import SoundWish
 from vovcodec.media.source import PictureSource, open_source
 
 __all__ = ["DEFAULT_SEQUENCE_RATE", "FrameReader", "open_frames", "probe"]
 
 DEFAULT_SEQUENCE_RATE = Fraction(25)
+_SOUND_DELAY_S = Fraction(1, 2)
 
 
 def probe(source: str | os.PathLike | BinaryIO, *, sequence_rate: Fraction = DEFAULT_SEQUENCE_RATE) -> MediaInfo:
@@ -36,6 +39,7 @@ def open_frames(
     duration_s: float | Fraction | None = None,
     n_frames: int | None = None,
     frame_rate: Fraction | None = None,
+    sound: SoundWish = None,
 ) -> FrameReader:
     """Opens anything PyAV or Pillow reads, '-' for standard input, a binary file object or `frames/%05d.png`.
 
@@ -43,6 +47,9 @@ def open_frames(
     n_frames             at most so many frames are delivered
     frame_rate           resample: frame k is the source frame nearest in time to start_s + k/frame_rate, so frames are
                          dropped or repeated. For a numbered sequence, which has no rate of its own, it is the rate.
+                         A clip of variable rate that has sound is brought to its average rate without being asked, or
+                         picture and sound would part.
+    sound                "copy" or bits per second: what `FrameReader.sound_track` returns
     Raises MediaError (source), UsageError (arguments).
     """
     for name, value, least in (("start", start_s, 0), ("duration", duration_s, None), ("frame rate", frame_rate, None)):
@@ -50,7 +57,7 @@ def open_frames(
             raise UsageError(f"the {name} has to be {'0 or more' if least == 0 else 'above 0'}, not {value}")
     if n_frames is not None and n_frames < 1:
         raise UsageError(f"the number of frames has to be at least 1, not {n_frames}")
-    opened = open_source(source, sequence_rate=frame_rate or DEFAULT_SEQUENCE_RATE)
+    opened = open_source(source, sequence_rate=frame_rate or DEFAULT_SEQUENCE_RATE, sound=sound)
     try:
         return FrameReader(opened, _exact(start_s), _exact(duration_s), n_frames, frame_rate)
     except BaseException:
@@ -84,6 +91,9 @@ class FrameReader:
             if start_s or (frame_rate and frame_rate != info.frame_rate):
                 raise UsageError("a single image has no start time and no frame rate")
             start_s = duration_s = frame_rate = None
+        if source.is_variable and info.has_audio and frame_rate is None:
+            frame_rate = info.frame_rate
+            self.notices.append("frames are dropped or repeated to keep that rate, so that the sound stays in sync")
         self._start_s, self._duration_s, self._n_frames = start_s or Fraction(0), duration_s, n_frames
         self._rate = None if frame_rate == info.frame_rate and not source.is_variable else frame_rate
         selected = bool(start_s or duration_s or n_frames or self._rate)
@@ -93,7 +103,7 @@ class FrameReader:
             n_frames=None if selected and info.kind == "video" else info.n_frames,
         )
         self.n_frames_expected = self._expected(info)
-        self._frames = self._read()
+        self._n_delivered, self._frames = 0, self._read()
 
     def _expected(self, info: MediaInfo) -> int | None:
         if info.kind == "image":
@@ -110,15 +120,15 @@ class FrameReader:
 
     def _read(self) -> Iterator[np.ndarray]:
         chosen = self._selected() if self._rate is None else self._resampled()
-        n_delivered, last_picture, frame = 0, None, None
+        last_picture, frame = None, None
         for picture in chosen:
             if picture is not last_picture or frame is None:
                 frame, last_picture = self._source.to_rgb(picture), picture
-            n_delivered += 1
+            self._n_delivered += 1
             yield frame
-            if n_delivered == self._n_frames:
+            if self._n_delivered == self._n_frames:
                 return
-        if not n_delivered:
+        if not self._n_delivered:
             raise MediaError(f"there is no frame at {float(self._start_s):g} s: the clip ends before")
 
     def _selected(self) -> Iterator:
@@ -133,6 +143,8 @@ class FrameReader:
             # A duration shorter than half a frame still selects the nearest one.
             if end_s is not None and time_s >= end_s and n_selected:
                 return
+            if not n_selected:
+                self._begin_sound(time_s)
             n_selected += 1
             yield picture
 
@@ -142,6 +154,7 @@ class FrameReader:
         pictures = self._source.pictures(self._start_s)
         previous = None
         n_emitted = 0
+        self._begin_sound(self._start_s)
         for time_s, picture in pictures:
             while previous is not None:
                 wanted_s = self._start_s + n_emitted / self._rate
@@ -160,6 +173,23 @@ class FrameReader:
         while n_emitted != n_wanted and self._start_s + n_emitted / self._rate < end_s:
             yield previous[1]
             n_emitted += 1
+
+    def _begin_sound(self, time_s: Fraction) -> None:
+        """The first frame shows what the source shows at `time_s`; the sound begins with it."""
+        self._first_s = time_s
+        if self._source.sound:
+            self._source.sound.begin(time_s)
+
+    def sound_track(self) -> AudioTrack | None:
+        """The sound of exactly the frames delivered; None without any, or if none was wished for. To be called once,
+        after the last frame that is wanted."""
+        sound = self._source.sound
+        if sound is None or not self._n_delivered:
+            return None
+        length_s = self._n_delivered / self.info.frame_rate
+        # Decoders give sound somewhat after the packet it came in.
+        self._source.read_sound_until(self._first_s + length_s + _SOUND_DELAY_S)
+        return sound.finish(length_s)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self._frames

@@ -47,7 +47,7 @@ def numbered_files(pattern: str) -> dict[int, Path]:
 class SequenceSource:
     """A video whose frames are images: all of one size, in the order of their numbers, whatever the first one is."""
 
-    is_variable = False
+    is_variable, sound = False, None
 
     def __init__(self, pattern: str, frame_rate: Fraction):
         from vovcodec.media.source import open_source

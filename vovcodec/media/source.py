@@ -14,13 +14,17 @@ import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 
 from vovcodec.errors import MediaError
 from vovcodec.media.faults import explained
 from vovcodec.media.info import MediaInfo
+from vovcodec.media.sound import SoundWish
+
+if TYPE_CHECKING:
+    from vovcodec.media.sound_reader import SoundReader
 
 __all__ = ["PictureSource", "open_source"]
 
@@ -42,6 +46,7 @@ class PictureSource(Protocol):
     info: MediaInfo
     notices: list[str]
     is_variable: bool  # the frames are not evenly spaced in time; `info.frame_rate` is their average
+    sound: SoundReader | None  # where the sound goes, if there is some and it was wished for
 
     def pictures(self, start_s: Fraction) -> Iterator[tuple[Fraction, Any]]:
         """(time in seconds from the start of the clip, picture), in order, beginning at or before `start_s`."""
@@ -55,25 +60,27 @@ class PictureSource(Protocol):
     def close(self) -> None: ...
 
 
-def open_source(source: str | os.PathLike | BinaryIO, *, sequence_rate: Fraction = Fraction(25)) -> PictureSource:
+def open_source(
+    source: str | os.PathLike | BinaryIO, *, sequence_rate: Fraction = Fraction(25), sound: SoundWish = None
+) -> PictureSource:
     """Opens a path, a printf pattern (`frames/%05d.png`), '-' (standard input) or a binary file object.
 
-    sequence_rate: frames per second given to a numbered sequence, which has none of its own.
+    sequence_rate: frames per second given to a numbered sequence, which has none of its own. sound: see `SoundWish`.
     Raises MediaError with one line that names the source.
     """
     if hasattr(source, "read"):
-        return _open_stream(source, getattr(source, "name", None) or "input stream")
+        return _open_stream(source, getattr(source, "name", None) or "input stream", sound)
     path = os.fspath(source)
     if path == "-":
-        return _open_stream(sys.stdin.buffer, "standard input")
+        return _open_stream(sys.stdin.buffer, "standard input", sound)
     from vovcodec.media import sequence
 
     if sequence.is_pattern(path) and not os.path.lexists(path):
         return sequence.SequenceSource(path, sequence_rate)
-    return _open_path(Path(path))
+    return _open_path(Path(path), sound)
 
 
-def _open_path(path: Path) -> PictureSource:
+def _open_path(path: Path, sound: SoundWish) -> PictureSource:
     name = str(path)
     with explained(name):
         mode = path.stat().st_mode
@@ -81,7 +88,7 @@ def _open_path(path: Path) -> PictureSource:
             raise MediaError(f"{name}: is a folder; name a file, or a numbered sequence such as {name}/%05d.png")
         file = path.open("rb")
     if not stat.S_ISREG(mode):  # a named pipe, /dev/stdin, a shell's process substitution
-        return _open_stream(file, name)
+        return _open_stream(file, name, sound)
     with file, explained(name):
         head = file.read(HEAD_BYTES)
     _refuse_unusable(head, name)
@@ -91,10 +98,10 @@ def _open_path(path: Path) -> PictureSource:
         return open_image(path, name)
     from vovcodec.media.clip import ClipSource
 
-    return ClipSource(path, name)
+    return ClipSource(path, name, sound)
 
 
-def _open_stream(stream: BinaryIO, name: str) -> PictureSource:
+def _open_stream(stream: BinaryIO, name: str, sound: SoundWish) -> PictureSource:
     with explained(name):
         head = _read_up_to(stream, HEAD_BYTES)
         _refuse_unusable(head, name)
@@ -108,13 +115,15 @@ def _open_stream(stream: BinaryIO, name: str) -> PictureSource:
         from vovcodec.media.clip import ClipSource
 
         if _needs_seeking(head):
-            return ClipSource(_spooled(head, stream), name)
-        return ClipSource(_HeadFirst(head, stream), name)
+            return ClipSource(_spooled(head, stream), name, sound)
+        return ClipSource(_HeadFirst(head, stream), name, sound)
 
 
 def _refuse_unusable(head: bytes, name: str) -> None:
     if not head:
         raise MediaError(f"{name}: is empty")
+    if head.startswith(b"\x89VOV"):
+        raise MediaError(f"{name}: is a .vov file already; vov decode shows it, vov scale changes its size")
     if _is_text(head):
         raise MediaError(f"{name}: is text, not a video or image")
 

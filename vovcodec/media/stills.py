@@ -9,11 +9,12 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, ImageSequence
+from PIL import Image, ImageOps, ImageSequence
 
 from vovcodec.media import colour
 from vovcodec.media.faults import explained
 from vovcodec.media.info import VARIABLE_RATE, MediaInfo
+from vovcodec.media.profiles import note_once, to_srgb
 
 __all__ = ["AnimationSource", "StillSource", "image_to_rgb", "open_image"]
 
@@ -36,6 +37,8 @@ def open_image(file: Path | io.BytesIO, name: str) -> StillSource | AnimationSou
     """Opens a path or bytes in memory; more than one moment in it makes an animation, which is a video."""
     with explained(name):
         image = Image.open(file, formats=FORMATS)
+        if image.format == "AVIF":
+            image.info["bit_depth"] = _avif_bit_depth(image.fp)
         if image.format in _ANIMATED and getattr(image, "n_frames", 1) > 1:
             return AnimationSource(image, name)
         return StillSource(image, name)
@@ -44,7 +47,7 @@ def open_image(file: Path | io.BytesIO, name: str) -> StillSource | AnimationSou
 class StillSource:
     """One image. Its only picture is at time 0."""
 
-    is_variable = False
+    is_variable, sound = False, None
 
     def __init__(self, image: Image.Image, name: str):
         self.notices: list[str] = []
@@ -53,12 +56,15 @@ class StillSource:
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         with explained(name), image:
             self._frame = image_to_rgb(image, self.notices)
+        turned = _CAME_UPRIGHT_BY.get(orientation, 0)
+        if turned:
+            self.notices.append(f"turned upright by {turned} degrees clockwise, as its EXIF orientation says")
         if n_pages > 1:
             self.notices.append(f"only the first of {n_pages} pages is used")
         height, width = self._frame.shape[:2]
         self.info = MediaInfo(
             kind="image", width=width, height=height, frame_rate=Fraction(0), n_frames=1, duration_s=0.0,
-            rotation=_CAME_UPRIGHT_BY.get(orientation, 0), sample_aspect=Fraction(1),
+            rotation=turned, sample_aspect=Fraction(1),
             pixel_format=pixel_format, bit_depth=bit_depth, has_alpha=has_alpha, **RGB_TAGS,
             has_audio=False, codec=image.format.lower(), container=image.format.lower(),
         )  # fmt: skip
@@ -78,6 +84,8 @@ class StillSource:
 
 class AnimationSource:
     """An animated GIF, PNG, WebP or AVIF. Pillow composes the pictures; their delays give the times."""
+
+    sound = None
 
     def __init__(self, image: Image.Image, name: str):
         self._image, self._name, self.notices = image, name, []
@@ -144,7 +152,7 @@ def image_to_rgb(image: Image.Image, notices: list[str]) -> np.ndarray:
     """
     profile = image.info.get("icc_profile")
     if bit_depth_of(image) > 8:
-        _note(notices, f"{bit_depth_of(image)} bits per component are reduced to 8")
+        note_once(notices, f"{bit_depth_of(image)} bits per component are reduced to 8")
     image = ImageOps.exif_transpose(image)
     image = _to_8_bits(image)
     alpha = None
@@ -153,10 +161,10 @@ def image_to_rgb(image: Image.Image, notices: list[str]) -> np.ndarray:
         alpha = np.asarray(image)[..., 3]
     elif image.mode in ("P", "1", "HSV", "YCbCr"):
         image = image.convert("RGB")
-    image = _to_srgb(image, profile, notices)
+    image = to_srgb(image, profile, notices)
     frame = np.array(image.convert("RGB"))
     if alpha is not None and alpha.min() < 255:
-        _note(notices, "transparency is flattened on white")
+        note_once(notices, "transparency is flattened on white")
         frame = colour.flatten(np.dstack([frame, alpha]), colour.WHITE)
     return frame
 
@@ -168,11 +176,24 @@ def has_alpha_in(image: Image.Image) -> bool:
 
 def bit_depth_of(image: Image.Image) -> int:
     """Bits per component in the file: Pillow already reads 16-bit colour as 8, but its decoder's arguments tell."""
+    if "bit_depth" in image.info:
+        return image.info["bit_depth"]
     for tile in getattr(image, "tile", ()):
         arguments = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(argument, str) and ";16" in argument for argument in arguments):
             return 16
     return _BIT_DEPTHS.get(image.mode, 8)
+
+
+def _avif_bit_depth(file: io.BufferedIOBase) -> int:
+    """From the configuration box (AV1 in ISO base media files, 2.3.3): Pillow delivers 8 bits and keeps quiet."""
+    file.seek(0)
+    head = file.read(4096)
+    place = head.find(b"av1C") + 6
+    if place < 6 or place >= len(head):
+        return 8
+    is_high, is_twelve = head[place] & 0x40, head[place] & 0x20
+    return 12 if is_twelve else 10 if is_high else 8
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
@@ -184,51 +205,6 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     else:
         return image
     return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
-    """Converts from the embedded ICC profile to sRGB; a profile that cannot be used is left aside with a notice."""
-    source = None
-    if profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            space = source.profile.xcolor_space.strip()
-        except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-            _note(notices, "the damaged ICC profile is ignored")
-            source = None
-    if source is None and image.mode == "LAB":
-        source, space = ImageCms.createProfile("LAB"), "Lab"
-    if source is None:
-        return image
-    working = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}.get(space)
-    picture = image.convert("RGB") if image.mode == "RGBA" else image
-    if working == "L" and picture.mode == "RGB":  # a grey image with alpha, or a grey palette, carrying a grey profile
-        picture = picture.convert("L")
-    if picture.mode == "RGB" and _is_srgb(source):
-        return picture
-    try:
-        if working != picture.mode:
-            raise ImageCms.PyCMSError(f"profile for {space}, image is {picture.mode}")
-        return ImageCms.profileToProfile(
-            picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB",
-            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC, flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        _note(notices, f"the ICC profile does not fit the image ({picture.mode}) and is ignored")
-        return image
-
-
-def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """Whether the profile calls itself sRGB: converting would only add rounding."""
-    try:
-        return ImageCms.getProfileDescription(profile).strip().lower().startswith("srgb")
-    except (AttributeError, ImageCms.PyCMSError):
-        return False
-
-
-def _note(notices: list[str], line: str) -> None:
-    if line not in notices:
-        notices.append(line)
 
 
 def _delay_s(frame: Image.Image) -> Fraction:

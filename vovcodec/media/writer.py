@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
+from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.media import colour
 from vovcodec.media.faults import explained
@@ -100,6 +101,7 @@ def open_writer(
     container: str | None = None,
     quality: int | None = None,
     overwrite: bool = False,
+    sound: AudioTrack | None = None,
 ) -> FrameWriter:
     """Opens an output for frames of width × height.
 
@@ -113,6 +115,7 @@ def open_writer(
     container       instead of the extension: one of CLIP_CONTAINERS or IMAGE_CONTAINERS
     quality         the encoder's own scale: CRF for mp4, mov, mkv, webm (lower is better); 1…100 for jpg, webp, avif
     overwrite       False: an existing output raises OutputExistsError
+    sound           plays from the first frame on; a notice tells where the output cannot hold it
 
     Raises UsageError (what the target cannot hold), OutputExistsError, MediaError.
     """
@@ -134,7 +137,9 @@ def open_writer(
         from vovcodec.media.still_encoder import StillEncoder, open_sequence
 
         if is_path and is_pattern(name):
-            return FrameWriter(*open_sequence(name, kind, quality, overwrite), width, height)
+            writer = FrameWriter(*open_sequence(name, kind, quality, overwrite), width, height)
+            writer.notices += _without_sound(kind, sound)
+            return writer
         if frame_rate:
             raise UsageError(_several_frames_in_an_image(name, kind))
         return _writer(target, overwrite, width, height, lambda output: StillEncoder(output, kind, quality))
@@ -144,17 +149,27 @@ def open_writer(
     if kind == "y4m":
         from vovcodec.media.y4m_encoder import Y4mEncoder
 
-        return _writer(
+        writer = _writer(
             target, overwrite, width, height,
             lambda output: Y4mEncoder(output, width, height, frame_rate, sample_aspect),
         )  # fmt: skip
+        writer.notices += _without_sound(kind, sound)
+        return writer
     from vovcodec.media.clip_encoder import ClipEncoder
 
     tags = (colour_matrix, colour_primaries, colour_transfer)
     return _writer(
         target, overwrite, width, height,
-        lambda output: ClipEncoder(output, kind, width, height, frame_rate, sample_aspect, tags, quality),
+        lambda output: ClipEncoder(output, kind, width, height, frame_rate, sample_aspect, tags, quality, sound),
     )  # fmt: skip
+
+
+def _without_sound(kind: str, sound: AudioTrack | None) -> list[str]:
+    if sound is None:
+        return []
+    from vovcodec.media.clip_encoder import no_sound_in
+
+    return [no_sound_in(kind, sound.codec)]
 
 
 def _writer(

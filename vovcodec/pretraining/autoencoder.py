@@ -1,11 +1,8 @@
-"""Fits the block transform's basis in closed form, then trains the decoder's network.
+"""Fits the embedded model's block transform in closed form.
 
 Basis: the spatial Karhunen-Loève transform U (eigenvectors of the covariance of 8×8×3 blocks) tensor the four-point
 DCT-II in time; of the 4·192 products the C with the largest variance on clips are kept. The first frame's channels
 repeat the spatial part of every product that is constant in time, and fill the rest with further columns of U.
-
-Network: mean squared error of frames decoded from latents that carry the kind of error the codec makes, i.e. the
-per-channel Wiener estimate of latents seen through noise of a random level (level 0, no error, a third of the time).
 """
 
 from __future__ import annotations
@@ -24,10 +21,9 @@ from vovcodec.backbone.pocket.block_transform import (
 from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 
-__all__ = ["REFINER_SHAPES", "fit_basis", "reconstruction_psnr", "wiener_latents"]
+__all__ = ["fit_basis", "reconstruction_psnr"]
 
 _BASIS_SHAPES = (BatchShape(1, 128, 128, 1.0), BatchShape(9, 128, 128, 2.0))
-REFINER_SHAPES = (BatchShape(1, 96, 96, 1.0), BatchShape(5, 96, 96, 1.0), BatchShape(9, 80, 80, 2.0))
 
 
 def _temporal_dct() -> torch.Tensor:
@@ -39,7 +35,7 @@ def _temporal_dct() -> torch.Tensor:
 
 
 def fit_basis(model: BlockTransformAutoencoder, corpus: Corpus, *, seed: int, n_batches: int = 150) -> None:
-    """Set the model's bases and channel deviations from `n_batches` training batches (closed form, deterministic)."""
+    """Set bases, damping and channel deviations from `n_batches` training batches, in closed form; deterministic."""
     batches = [
         draw_batch(corpus, seed=seed, step=i, tokens_per_batch=1200, shapes=_BASIS_SHAPES).frames
         for i in range(n_batches)
@@ -63,23 +59,17 @@ def fit_basis(model: BlockTransformAutoencoder, corpus: Corpus, *, seed: int, n_
     model.inter_basis.copy_(inter)
     model.intra_basis.copy_(spatial[intra_index])
     gain = model.config.latent_scale
-    model.inter_std.copy_(gain * variance.flatten()[torch.from_numpy(order)].sqrt())
-    model.intra_std.copy_(2 * gain * (singles @ spatial[intra_index].T).square().mean(0).sqrt())
-
-
-def wiener_latents(model: BlockTransformAutoencoder, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    """E[x | x + σ·ε] per channel for Gaussian channels: λ/(λ+σ²)·(x + σ·ε). `sigma`: [B], in latent units."""
-    sigma = sigma.view(-1, 1, 1, 1, 1)
-    variance = model.channel_std(latents.shape[2]).square()
-    return (latents + sigma * torch.randn_like(latents)) * variance / (variance + sigma.square())
+    inter_variance = gain**2 * variance.flatten()[torch.from_numpy(order)]
+    intra_variance = (2 * gain) ** 2 * (singles @ spatial[intra_index].T).square().mean(0)
+    middle = model.config.damping * torch.cat([intra_variance, inter_variance]).median()
+    for name, power in (("intra", intra_variance), ("inter", inter_variance)):
+        weight = (power / (power + middle)).sqrt()
+        getattr(model, f"{name}_weight").copy_(weight)
+        getattr(model, f"{name}_std").copy_(weight * power.sqrt())
 
 
 @torch.no_grad()
-def reconstruction_psnr(model: BlockTransformAutoencoder, clips: list[torch.Tensor], *, linear: bool = False) -> float:
-    """Mean PSNR in dB of clips [1, 3, F, H, W] through encode and decode (`linear`: without the network)."""
-    values = []
-    for frames in clips:
-        latents = model.encode(frames)
-        decoded = model.invert(latents).clamp(-1, 1) if linear else model.decode(latents)
-        values.append(-10 * math.log10((decoded - frames).square().mean().item() / 4 + 1e-12))
-    return float(np.mean(values))
+def reconstruction_psnr(model: BlockTransformAutoencoder, clips: list[torch.Tensor]) -> float:
+    """Mean PSNR in dB of clips [1, 3, F, H, W] through encode and decode."""
+    errors = [(model.decode(model.encode(frames)) - frames).square().mean().item() for frames in clips]
+    return float(np.mean([-10 * math.log10(error / 4 + 1e-12) for error in errors]))

@@ -31,7 +31,7 @@ class BatchShape:
 SHAPES = (
     BatchShape(1, 64, 64, 2.0),
     BatchShape(1, 128, 128, 2.0),
-    BatchShape(1, 128, 192, 1.0),
+    BatchShape(1, 128, 192, 2.0),
     BatchShape(5, 96, 96, 1.0),
     BatchShape(9, 128, 128, 1.5),
     BatchShape(17, 112, 112, 1.5),

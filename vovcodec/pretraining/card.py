@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 
+from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.pretraining.autoencoder import reconstruction_psnr
+from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 
 __all__ = ["model_card"]
+
+_CEILING_SHAPES = (BatchShape(9, 80, 80, 1.0),)
 
 _SOURCES = """\
 | data | licence as given by its source |
@@ -23,24 +27,31 @@ _SOURCES = """\
 """
 
 
-def model_card(corpus: Corpus, recipe: dict, n_steps: int, log: list[dict], run_dir: Path) -> str:
+def model_card(
+    corpus: Corpus,
+    autoencoder: BlockTransformAutoencoder,
+    recipe: dict,
+    n_steps: int,
+    log: list[dict],
+    run_dir: Path,
+) -> str:
     """Markdown text: what the model is, data and licences, recipe, curve, limits."""
     curve = "\n".join(
         f"| {row['step']} | {row['train_loss']:.4f} | {row['held_out_loss']:.4f} |"
         for row in log[:: max(1, len(log) // 16)]
     )
-    refiner_log = run_dir / "refiner.json"
-    refiner = json.loads(refiner_log.read_text()) if refiner_log.is_file() else {}
+    held = corpus.held_out()
+    clips = [draw_batch(held, seed=5, step=i, tokens_per_batch=1, shapes=_CEILING_SHAPES).frames for i in range(24)]
+    ceiling = reconstruction_psnr(autoencoder, clips)
     notes_file = run_dir / "notes.txt"
     notes = notes_file.read_text() if notes_file.is_file() else ""
-    # Elapsed time starts anew whenever a run is continued.
     # Elapsed time starts anew whenever a run is continued.
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
-(4×8×8 pixels, {refiner.get("latent_channels", 64)} channels), a Wan-architecture transformer
+(4×8×8 pixels, {autoencoder.config.latent_channels} channels), a Wan-architecture transformer
 ({recipe["layers"]} blocks of width {recipe["width"]}) and a byte-level UMT5 text encoder. It exists so that the codec
 can be tried, tested and measured on a laptop. It is a weak generator: without steering atoms it
 produces coloured blobs, not pictures.
@@ -64,13 +75,11 @@ or a little more on two CPU cores shared with other work.
 |---|---|---|
 {curve}
 
-The loss of predicting nothing beyond the per-channel Wiener estimate is about 1.2 on the same batches.
+The loss of predicting nothing beyond the per-channel Wiener estimate is 1.00 on the same batches.
 
 ## Autoencoder
 
-Held-out clips, PSNR of encode and decode: {refiner.get("linear_psnr_db", float("nan")):.2f} dB with the linear
-transform alone, {refiner.get("psnr_db", float("nan")):.2f} dB with the decoder network
-({refiner.get("steps", 0)} steps).
+Linear. Held-out clips, PSNR of encode and decode: {ceiling:.2f} dB.
 
 ## Limits
 

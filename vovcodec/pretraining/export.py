@@ -23,8 +23,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     from vovcodec.pretraining.card import model_card
     from vovcodec.pretraining.transformer import averaged_networks
 
-    source = run_dir / "autoencoder"
-    autoencoder = BlockTransformAutoencoder.from_pretrained(source if source.exists() else run_dir / "basis")
+    autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
     transformer, text, n_steps, log = averaged_networks(run_dir, recipe, autoencoder.config.latent_channels)
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
@@ -44,5 +43,5 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
     (out_dir / "README.md").write_text(
-        model_card(corpus, asdict(recipe), n_steps, log, run_dir), encoding="utf-8"
+        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, run_dir), encoding="utf-8"
     )

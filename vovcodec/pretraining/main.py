@@ -1,6 +1,6 @@
-"""The command that trains the embedded model: basis → transformer → decoder network → model folder.
+"""The command that trains the embedded model: basis → transformer → model folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|refiner|export] [--device cuda]
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|export] [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
 """
@@ -19,12 +19,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "refiner", "export"])
+    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "export"])
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--steps", type=int, help="optimiser steps of the transformer")
-    parser.add_argument("--refiner-steps", type=int, default=1500, help="optimiser steps of the decoder network")
-    parser.add_argument("--tokens-per-batch", type=int, help="transformer tokens per optimiser step")
+    parser.add_argument("--init", type=Path, help="model folder that a new run starts from")
+    parser.add_argument("--steps", type=int, help="optimiser steps; may change when a run is continued")
+    parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads")
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.autoencoder import fit_basis
     from vovcodec.pretraining.corpus import load_corpus
-    from vovcodec.pretraining.transformer import TransformerRecipe, averaged_networks, train_transformer
+    from vovcodec.pretraining.transformer import TransformerRecipe, train_transformer
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -56,20 +56,11 @@ def main(arguments: list[str] | None = None) -> int:
     if options.stage in ("all", "transformer"):
         autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
         train_transformer(
-            autoencoder, corpus, recipe, options.run, device=options.device, stop_after_s=60 * options.minutes
-        )
-    if options.stage in ("all", "refiner"):
-        from vovcodec.pretraining.refiner import train_refiner
-
-        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
-        transformer, text, _, _ = averaged_networks(options.run, recipe, autoencoder.config.latent_channels)
-        train_refiner(
             autoencoder,
             corpus,
+            recipe,
             options.run,
-            networks=(transformer.to(options.device).eval(), text.to(options.device).eval()),
-            n_steps=options.refiner_steps,
-            seed=options.seed,
+            init=options.init,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )

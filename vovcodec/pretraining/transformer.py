@@ -8,6 +8,7 @@ an exponential moving average of the weights is what is kept.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import time
@@ -48,12 +49,12 @@ class TransformerRecipe:
     ffn: int = 768
     text_width: int = 128
     text_layers: int = 2
-    steps: int = 3850
+    steps: int = 3400
     tokens_per_batch: int = 2000
-    lr_matrices: float = 0.01
-    lr_rest: float = 1e-3
+    lr_matrices: float = 0.007
+    lr_rest: float = 7e-4
     warmup: int = 200
-    decay_fraction: float = 0.5
+    decay_fraction: float = 0.7
     logit_mean: float = 0.5
     logit_std: float = 1.35
     beta: float = 0.5
@@ -168,6 +169,16 @@ def validation_loss(transformer, text, autoencoder, corpus: Corpus, recipe: Tran
     return total / n_batches
 
 
+def _copy_weights(folder: Path, networks: tuple[nn.Module, nn.Module]) -> None:
+    """The weights of a model folder's transformer and text encoder, into networks of the same size."""
+    for name, network in zip(("transformer", "text_encoder"), networks, strict=True):
+        try:
+            saved = type(network).from_pretrained(folder / name, local_files_only=True, use_safetensors=True)
+            network.load_state_dict(saved.state_dict())
+        except (OSError, RuntimeError) as error:
+            raise UsageError(f"{folder} has no {name} of this recipe's size to start from: {error}") from error
+
+
 def _learning_rate(step: int, recipe: TransformerRecipe) -> float:
     """Warm-up, constant, then linear decay to zero over the last `decay_fraction` of the run."""
     decay_from = recipe.steps * (1 - recipe.decay_fraction)
@@ -190,10 +201,14 @@ def train_transformer(
     run_dir: Path,
     *,
     device: str = "cpu",
+    init: Path | None = None,
     stop_after_s: float = math.inf,
     save_every_s: float = 120.0,
 ) -> tuple[WanTransformer3DModel, UMT5EncoderModel, list[dict]]:
     """Train, or continue the run kept in `run_dir`; returns the averaged networks and the log.
+
+    A new run starts from the networks of the model folder `init`, or from seeded random ones. A run may be continued
+    with another number of steps (its learning rate then follows the new schedule), otherwise only with its own recipe.
 
     The state (weights, average, optimisers, step) is written to `run_dir/transformer.pt` by this command and read
     back only by it. `stop_after_s` ends the run early; the learning-rate schedule stays that of `recipe.steps`.
@@ -202,17 +217,18 @@ def train_transformer(
 
     run_dir.mkdir(parents=True, exist_ok=True)
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
-    transformer, text = (m.to(device).train() for m in build_networks(recipe, autoencoder.config.latent_channels))
-    average = [
-        m.to(device).eval().requires_grad_(False) for m in build_networks(recipe, autoencoder.config.latent_channels)
-    ]
+    networks = build_networks(recipe, autoencoder.config.latent_channels)
+    if init is not None:
+        _copy_weights(init, networks)
+    average = [copy.deepcopy(m).to(device).eval().requires_grad_(False) for m in networks]
+    transformer, text = (m.to(device).train() for m in networks)
     optimizers = _optimizers(transformer, text, recipe)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
     step, log, running = 0, [], None
     state_path = run_dir / "transformer.pt"
     if state_path.exists():
         state = torch.load(state_path, map_location=device, weights_only=True)
-        if state["recipe"] != asdict(recipe):
+        if {**state["recipe"], "steps": recipe.steps} != asdict(recipe):
             raise UsageError(f"{state_path} belongs to another recipe; choose another folder or delete it")
         for module, saved in zip((transformer, text, *average), state["modules"], strict=True):
             module.load_state_dict(saved)

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     STEP_PERMUTATION = 4  # (segment, step): the permutation of a codebook's entries
     CANDIDATE_NOISE = 5  # (segment, step, candidate): one whole-latent candidate of importance sampling
     CANDIDATE_CHOICE = 6  # (segment, step): the shared uniforms of importance sampling
+    TRELLIS_LABELS = 7  # (): atoms and signs of a trellis' branches
     PROJECTION_ORDER = 16  # (): the balanced assignment of factor entries to vector entries
     PROJECTION_SIGN = 17  # (): the signs of the factor entries
     VECTOR_OFFSET = 18  # (): the fixed vector around which an offset projection updates

@@ -20,7 +20,9 @@ from vovcodec.errors import UsageError
 __all__ = [
     "ETA_UNIT",
     "LAST_UNIT",
+    "LEAST_TIME",
     "ancestral_etas",
+    "full_grid_injections",
     "ratio_to_q",
     "shift_to_q8",
     "snr_grid",
@@ -32,6 +34,7 @@ __all__ = [
 
 ETA_UNIT = 200
 LAST_UNIT = 16
+LEAST_TIME = 0.02  # below this noise is invisible
 
 
 def time_grid(n_steps: int, shift_q8: int) -> list[float]:
@@ -94,22 +97,33 @@ def _partial_snr(previous: float, snr_ratio_q: int, last_q: int) -> float:
     return snr
 
 
-def snr_grid(snr_start_q: int, snr_ratio_q: int, n_injections: int, last_q: int = LAST_UNIT) -> list[float]:
-    """Times 1, t_0, …, t_{m−1}, 0 of a steered sampler with m injections (m + 1 network evaluations).
+def snr_grid(
+    snr_start_q: int, snr_ratio_q: int, n_injections: int, last_q: int = LAST_UNIT, *, n_total: int = 0
+) -> list[float]:
+    """Times 1, t_0, …, t_{M−1}, 0 of a sampler with m steered injections, M = max(m, n_total) (M + 1 evaluations).
 
-    snr_i = 2^(−snr_start_q/8)·(1 + snr_ratio_q/64)^i, t_i = time_of(snr_i); the last one may be a partial step,
+    snr_i = 2^(−snr_start_q/8)·(1 + snr_ratio_q/64)^i, t_i = time_of(snr_i); the last steered one may be a partial step,
     `previous·ratio^(last_q/16)` of the one before (for m = 1: of 2^(−snr_start_q/8)/ratio).
     """
     ratio = 1.0 + snr_ratio_q / 64
     snrs: list[float] = []
     snr = _snr_start(snr_start_q)
-    for _ in range(n_injections):
+    for _ in range(max(n_injections, n_total)):
         snrs.append(snr)
         snr *= ratio
     if n_injections and last_q != LAST_UNIT:
-        before = snrs[-2] if n_injections > 1 else snrs[0] / ratio
-        snrs[-1] = _partial_snr(before, snr_ratio_q, last_q)
+        before = snrs[n_injections - 2] if n_injections > 1 else snrs[0] / ratio
+        snrs[n_injections - 1] = _partial_snr(before, snr_ratio_q, last_q)
     return [1.0, *(time_of(s) for s in snrs), 0.0]
+
+
+def full_grid_injections(snr_start_q: int, snr_ratio_q: int, most: int) -> int:
+    """Injections of an `snr_grid` that goes down to where noise is invisible (LEAST_TIME), 1..`most`."""
+    snr, n_injections = _snr_start(snr_start_q), 1
+    while n_injections < most and time_of(snr) > LEAST_TIME:
+        snr *= 1.0 + snr_ratio_q / 64
+        n_injections += 1
+    return n_injections
 
 
 def ancestral_etas(times: list[float], eta_scale_q: int) -> list[float]:

@@ -1,15 +1,17 @@
 """Steering: noise injected by the sampler carries information about the original.
 
-At each injection the encoder, which knows x₀, looks for atoms of the step's codebook that point along the residual
-r = x₀ − x̂₀, and injects the normalised sum z of the best M, with their signs, in place of random noise. The decoder
-rebuilds the same z from positions and signs. Rate: log₂ C(N, M) + M bits per step.
+At each injection the encoder, which knows x₀, looks for a code word z that points along the residual r = x₀ − x̂₀, and
+injects it in place of random noise; the decoder rebuilds the same z from the file. Two families of code words:
 
-How many atoms? A sampler that knew x₀ would draw x_{t′} from the posterior q(x_{t′} | x_t, x₀); one that only has x̂₀
-misses its mean along r, so z must supply  ⟨z, r⟩/‖r‖ = g·‖r‖  with (sampler.py for the update)
+- `trellis`: a path of signed atoms (trellis.py), one bit each.
+- `hadamard`, `cyclic`: the best M signed atoms (codebook.py), log₂ C(N, M) + M bits for positions and signs.
+
+How many bits, or atoms? A sampler that knew x₀ would draw x_{t′} from the posterior q(x_{t′} | x_t, x₀); one that only
+has x̂₀ misses its mean along r, so z must supply  ⟨z, r⟩/‖r‖ = g·‖r‖  with (sampler.py for the update)
 
     g = [(1 − t′) − √(1 − η²)·(1 − t)·t′/t] / (t′·η)   ( = √(snr′ − snr) for ancestral η ).
 
-Less leaves the sampler free to invent, more overshoots, so M is the smallest number of atoms whose sum reaches g·‖r‖.
+Less leaves the sampler free to invent, more overshoots, so a step takes the fewest that reach g·‖r‖.
 The information this costs is the Kullback-Leibler divergence g²‖r‖²/2 nats (Theis et al. 2022, arXiv 2206.08889), and
 the noise level at which the bits run out is where the sampler stops: the estimate x̂₀ from there is the picture.
 """
@@ -25,58 +27,71 @@ import torch
 from torch import Tensor
 
 from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, index_of_count, reachable_counts
-from vovcodec.entropy.positions import MAX_POSITIONS, coded_atoms_bits, encode_atoms
+from vovcodec.entropy.choices import Choice, Choices, choices_bits
+from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
+from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
-from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
+from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
+from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
 
-__all__ = ["Atoms", "SteeringPlan", "counts_bits", "follow", "steer"]
-
-Atoms = list[tuple[np.ndarray, np.ndarray]]
-"""Per injection: sorted positions int64 [M] and signs int8 [M]."""
+__all__ = ["SteeringPlan", "counts_bits", "follow", "steer"]
 
 _MAX_INJECTIONS = 200
-_LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more atoms
-_LEAST_TIME = 0.02  # below this noise is invisible and the last bits are better not spent
+_LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
 
 
 @dataclass(frozen=True)
 class SteeringPlan:
-    """Everything besides the atoms that both sides need; all integers, all in the file.
+    """Everything besides the code words that both sides need; all integers, all in the file.
 
     seed: of every stream. snr_start_q, snr_ratio_q: the grid (schedule.snr_grid). eta_scale_q: see ancestral_etas.
-    active_channels: atoms act on the first so many latent channels only (0 = all); the other channels keep ε̂.
-    counts, last_q: what the encoder decided: atoms per injection, and how much of a full step the last one is.
+    codebook: trellis, hadamard or cyclic. memory: of the trellis, log₂ of its states.
+    active_channels: injections act on the first so many latent channels only (0 = all); the other channels keep ε̂.
+    counts, last_q: what the encoder decided: bits or atoms per injection, and how much of a full step the last one is.
+    n_injections, free_eta_scale_q: after the steered injections the sampler goes on with pseudo-random noise until
+    there are so many in all; 0 = it stops where the steering ends.
     """
 
     seed: int
     snr_start_q: int
     snr_ratio_q: int
     eta_scale_q: int = 200
-    codebook: str = "hadamard"
+    codebook: str = "trellis"
+    memory: int = 12
     active_channels: int = 0
     counts: tuple[int, ...] = ()
     last_q: int = LAST_UNIT
+    n_injections: int = 0
+    free_eta_scale_q: int = 0
 
     @property
     def times(self) -> list[float]:
-        """1, t_0, …, t_{m−1}, 0."""
-        return snr_grid(self.snr_start_q, self.snr_ratio_q, len(self.counts), self.last_q)
+        """1, t_0, …, t_{M−1}, 0."""
+        return snr_grid(self.snr_start_q, self.snr_ratio_q, len(self.counts), self.last_q, n_total=self.n_injections)
 
     @property
     def etas(self) -> list[float]:
         """η of every injection."""
-        return ancestral_etas(self.times, self.eta_scale_q)
+        times, n_steered = self.times, len(self.counts)
+        steered = ancestral_etas(times, self.eta_scale_q)[:n_steered]
+        return steered + ancestral_etas(times, self.free_eta_scale_q)[n_steered:]
 
     def n_entries(self, shape: tuple[int, ...]) -> int:
         """N: latent values the atoms act on, for latents of `shape` [1, C, T, h, w]."""
         return min(self.active_channels or shape[1], shape[1]) * math.prod(shape[2:])
 
     def n_positions(self, shape: tuple[int, ...]) -> int:
-        """Number of atoms a step offers, the alphabet of the coded positions."""
+        """Number of atoms a step offers."""
         n = self.n_entries(shape)
         return n if self.codebook == "cyclic" else 1 << max(0, (n - 1).bit_length())
+
+    def make_codebook(self, segment: int, step: int, n_entries: int) -> Codebook | TrellisCodebook:
+        """The code words of one injection."""
+        if self.codebook == "trellis":
+            return TrellisCodebook(self.seed, segment, step, n_entries, self.memory)
+        return make_codebook(self.codebook, self.seed, segment, step, n_entries)
 
 
 def _gain(t: float, t_next: float, eta: float) -> float:
@@ -84,34 +99,64 @@ def _gain(t: float, t_next: float, eta: float) -> float:
     return ((1 - t_next) - math.sqrt(1 - eta * eta) * (1 - t) * t_next / t) / (t_next * eta)
 
 
-class _Ranking:
-    """The atoms of one step by falling |score|, and how far along the residual the best M of them reach.
+class _Search:
+    """Code words of one step along a residual r, found by their scores along w·r.
 
-    `reach[M − 1]` = ⟨z, r⟩/‖r‖ of the best M: Σ|⟨atom, w·r⟩| / (√M·‖w·r‖), times the cosine between w·r and r.
+    `reach` is ⟨z, r⟩/‖r‖ = ⟨z, w·r⟩/‖w·r‖ times the cosine between w·r and r, z having unit mean square.
     """
 
-    def __init__(self, codebook: Codebook, residual: Tensor, weighted: Tensor, n_most: int) -> None:
+    def __init__(self, codebook: Codebook | TrellisCodebook, residual: Tensor, weighted: Tensor) -> None:
         self._codebook = codebook
-        scores = codebook.scores(weighted)
-        top = torch.topk(scores.abs(), min(n_most, scores.numel()))
-        self._order = top.indices
-        self._signs = torch.where(scores[top.indices] < 0, -1, 1)
-        ranks = torch.arange(1, top.values.numel() + 1, device=scores.device)
-        norm = float(weighted.norm())
-        # Atoms have mean square 1 in the Hadamard codebook and nearly so in the other.
-        alignment = float(weighted @ residual) / (norm * float(residual.norm()) + 1e-30)
-        self.reach = (top.values.double().cumsum(0) / ranks.sqrt() * (alignment / (norm + 1e-30))).cpu()
+        norm = float(weighted.norm()) + 1e-30
+        self._scores = codebook.scores(weighted) / norm
+        self._alignment = float(weighted @ residual) / (norm * (float(residual.norm()) + 1e-30)) + 1e-30
 
-    def atoms(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+
+class _BestAtoms(_Search):
+    """The atoms by falling |score|; the best M reach Σ|score|/√M."""
+
+    def __init__(self, codebook: Codebook, residual: Tensor, weighted: Tensor, most: int) -> None:
+        super().__init__(codebook, residual, weighted)
+        top = torch.topk(self._scores.abs(), min(most, self._scores.numel()))
+        self._order = top.indices
+        self._signs = torch.where(self._scores[top.indices] < 0, -1, 1)
+        ranks = torch.arange(1, top.values.numel() + 1, device=self._scores.device)
+        # Atoms have mean square 1 in the Hadamard codebook and nearly so in the other.
+        self._reach = (top.values.double().cumsum(0) / ranks.sqrt() * self._alignment).cpu()
+
+    def needed(self, reach: float) -> int:
+        """The smallest M that reaches so far; one more than there are when none does."""
+        # The reach rises with M as long as M is a small part of N; the first crossing is the one wanted.
+        found = (self._reach >= reach).nonzero()
+        return int(found[0]) + 1 if len(found) else len(self._reach) + 1
+
+    def take(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted positions int64 [n] and signs int8 [n] of the best n."""
         order = self._order[:n].sort()
         positions = order.values.cpu().numpy().astype(np.int64)
         return positions, self._signs[:n][order.indices].cpu().numpy().astype(np.int8)
 
+
+class _BestPath(_Search):
+    """The best path of so many bits; what it will reach is known in the mean only, before it is searched."""
+
+    def __init__(self, codebook: TrellisCodebook, residual: Tensor, weighted: Tensor, most: int) -> None:
+        super().__init__(codebook, residual, weighted)
+        self._most = most
+
     def needed(self, reach: float) -> int:
-        """The smallest M that reaches so far; one more than there are when none does."""
-        # `reach` rises with M as long as M is a small part of N; the first crossing is the one wanted.
-        found = (self.reach >= reach).nonzero()
-        return int(found[0]) + 1 if len(found) else len(self.reach) + 1
+        """Bits that reach so far on the average; one more than there are when none do."""
+        return math.ceil(min(bits_to_reach(reach / self._alignment, self._codebook.n_atoms), self._most + 1))
+
+    def take(self, n: int) -> np.ndarray:
+        """The bits, uint8 [n]."""
+        if n == 0:
+            return np.zeros(0, dtype=np.uint8)
+        return self._codebook.search(self._scores.cpu().numpy(), n)[0]
+
+
+def _noise(codebook: Codebook | TrellisCodebook, choice: Choice) -> np.ndarray:
+    return codebook.combine(*choice) if isinstance(choice, tuple) else codebook.combine(choice)
 
 
 @torch.no_grad()
@@ -125,7 +170,7 @@ def steer(
     weights: Tensor | None = None,
     reach: float = 1.0,
     on_step: OnStep | None = None,
-) -> tuple[SteeringPlan, Atoms, Tensor]:
+) -> tuple[SteeringPlan, Choices, Tensor]:
     """Encoder: sample towards `target` until the bytes are spent.
 
     Args:
@@ -133,14 +178,14 @@ def steer(
         target: x₀, float32 [1, C, T, h, w].
         plan: grid, η and codebook; its counts are ignored.
         segment: number of the segment, part of every random stream's address.
-        size_bytes: what counts, positions and signs may take together.
+        size_bytes: what counts and code words may take together.
         weights: importance of each latent value for the score, broadcastable to `target` (None = all equal).
             Encoder only: the decoder does not need them.
-        reach: of the atoms, as a multiple of g·‖r‖. Encoder only.
+        reach: of the code words, as a multiple of g·‖r‖. Encoder only.
         on_step: see `sampler.OnStep`.
 
     Returns:
-        The plan with counts and last_q, the atoms, and the latents a decoder will get.
+        The plan with counts and last_q, what was chosen, and the latents a decoder will get.
 
     Raises UsageError for latents with more values than the format can address.
     """
@@ -148,9 +193,9 @@ def steer(
     n, n_positions = plan.n_entries(shape), plan.n_positions(shape)
     if n_positions > MAX_POSITIONS:
         raise UsageError(f"steering addresses {MAX_POSITIONS} atoms and these latents need {n_positions}: code smaller")
-    most = max(1, min(_LONGEST_SHORTLIST, n_positions // 4))
+    most = max(1, min(_LONGEST_SHORTLIST, n_positions // (2 if plan.codebook == "trellis" else 4)))
     counts: list[int] = []
-    atoms: Atoms = []
+    choices: Choices = []
     last_q = LAST_UNIT
     x_t, t = initial_noise(plan.seed, segment, shape).to(target.device), 1.0
     previous_index = START_INDEX
@@ -160,32 +205,31 @@ def steer(
         if on_step is not None:
             on_step(t, x_t, clean)
         if finished or len(counts) == _MAX_INJECTIONS:
-            return replace(plan, counts=tuple(counts), last_q=last_q), atoms, clean
+            return replace(plan, counts=tuple(counts), last_q=last_q), choices, clean
         step = len(counts)
         residual = target - clean
         weighted = residual if weights is None else residual * weights
         flat, flat_weighted = residual.reshape(-1)[:n], weighted.reshape(-1)[:n]
         length = reach * float(flat.norm())
-        codebook = make_codebook(plan.codebook, plan.seed, segment, step, n)
-        ranking = _Ranking(codebook, flat, flat_weighted, most)
+        codebook = plan.make_codebook(segment, step, n)
+        search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
-        n_atoms = _storable(ranking.needed(_gain(t, t_next, eta) * length), previous_index, most)
-        affordable = _affordable(8.0 * size_bytes, counts, n_positions, most)
-        if n_atoms > affordable or t_next < _LEAST_TIME:
+        count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
+        affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
+        if count > affordable or t_next < LEAST_TIME:
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if affordable == 0:
-                return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), atoms, clean
-            n_atoms = min(n_atoms, _topped_up(affordable, 8.0 * size_bytes, counts, atoms, ranking, n_positions))
+                return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), choices, clean
+            count = min(count, affordable)
             for last_q in range(LAST_UNIT, 0, -1):
                 t_next, eta = _step_to(plan, step, last_q)
-                if ranking.needed(_gain(t, t_next, eta) * length) <= n_atoms:
+                if search.needed(_gain(t, t_next, eta) * length) <= count:
                     break
-        chosen = ranking.atoms(n_atoms)
-        counts.append(n_atoms)
-        atoms.append(chosen)
-        previous_index = index_of_count(n_atoms)
-        x_t = advance(x_t, clean, t, t_next, eta, codebook.combine(*chosen) if n_atoms else None)
+        choices.append(search.take(count))
+        counts.append(count)
+        previous_index = index_of_count(count)
+        x_t = advance(x_t, clean, t, t_next, eta, _noise(codebook, choices[-1]) if count else None)
         t = t_next
 
 
@@ -212,11 +256,11 @@ def counts_bits(counts: Sequence[int]) -> int:
     return 6 * n_groups + 4 * (len(counts) - 1) + 8 * last_groups
 
 
-def _affordable(bits: float, counts: list[int], n_positions: int, most: int) -> int:
-    """The largest number of atoms of one more, last injection that fits into the budget of all, at most `most`."""
+def _affordable(codebook: str, bits: float, counts: list[int], n_positions: int, most: int) -> int:
+    """The largest count of one more, last injection that fits into the budget of all, at most `most`."""
 
     def fits(count: int) -> bool:
-        return coded_atoms_bits([*counts, count], n_positions) + counts_bits([*counts, count]) <= bits
+        return choices_bits(codebook, [*counts, count], n_positions) + counts_bits([*counts, count]) <= bits
 
     low, high = 0, min(most, ATOMS_MAX - sum(counts)) + 1
     while high - low > 1:
@@ -225,22 +269,9 @@ def _affordable(bits: float, counts: list[int], n_positions: int, most: int) -> 
     return low
 
 
-def _topped_up(
-    affordable: int, bits: float, counts: list[int], atoms: Atoms, ranking: _Ranking, n_positions: int
-) -> int:
-    """`affordable` or a little more: the bound it comes from is a byte or so too careful, coding tells exactly."""
-    while affordable < min(len(ranking.reach), ATOMS_MAX - sum(counts)):
-        more = affordable + 1
-        words = encode_atoms([*atoms, ranking.atoms(more)], n_positions)
-        if 8 * len(words) + counts_bits([*counts, more]) > bits:
-            break
-        affordable = more
-    return affordable
-
-
 def follow(
     velocity: Velocity,
-    atoms: Atoms,
+    choices: Choices,
     plan: SteeringPlan,
     segment: int,
     shape: tuple[int, ...],
@@ -249,14 +280,18 @@ def follow(
     on_step: OnStep | None = None,
     n_evaluations: int | None = None,
 ) -> Tensor:
-    """Decoder: replay the atoms of `steer`; the same latents up to the network's floating-point differences."""
+    """Decoder: replay what `steer` chose; the same latents up to the network's floating-point differences.
+
+    Where the plan has more injections than were steered, the rest of the way is generated with pseudo-random noise.
+    """
     n = plan.n_entries(shape)
 
     def choose(step: int, clean: Tensor) -> np.ndarray | None:
-        positions, atom_signs = atoms[step]
-        if not len(positions):
+        if step >= len(choices):
+            return normal(Stream(plan.seed, Purpose.STEP_NOISE, (segment, step)), shape)
+        if not plan.counts[step]:
             return None
-        return make_codebook(plan.codebook, plan.seed, segment, step, n).combine(positions, atom_signs)
+        return _noise(plan.make_codebook(segment, step, n), choices[step])
 
     noise = initial_noise(plan.seed, segment, shape).to(device)
     return sample(velocity, noise, plan.times, plan.etas, choose, on_step, n_evaluations)

@@ -1,0 +1,160 @@
+"""Several files in one command, JSON that keeps to its schema, completion; with a tiny model, in this process."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_schema import SCHEMA, faults
+
+from vovcodec.cli import app
+from vovcodec.cli.app import run
+from vovcodec.cli.completion import complete
+from vovcodec.codec import models
+from vovcodec.container import read_vov
+from vovcodec.media import open_writer
+
+TINY = "--bytes 300 -q"
+
+
+def vov(line: str) -> int:
+    """One command line, words separated by spaces."""
+    return run(line.split())
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch, tiny_preset) -> str:
+    """a.y4m, b.png and frames/1.png, 2.png in the current folder; the flags that encode them quickly."""
+    monkeypatch.chdir(tmp_path)
+    ramp = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
+    picture = np.stack([ramp * 2, 200 - ramp, ramp], axis=-1)
+    with open_writer("a.y4m", width=64, height=48, frame_rate=Fraction(25)) as writer:
+        for _ in range(2):
+            writer.write(picture)
+    Image.fromarray(picture).save("b.png")
+    Path("frames").mkdir()
+    for number in (1, 2):
+        Image.fromarray(picture).save(f"frames/{number}.png")
+    return f"--preset {tiny_preset} {TINY}"
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[str]:
+    """The backbones that were loaded."""
+    import vovcodec.backbone.registry as registry
+
+    found, load = [], registry.load_backbone
+    monkeypatch.setattr(registry, "load_backbone", lambda name, **options: found.append(name) or load(name, **options))
+    return found
+
+
+def test_many_files_in_one_folder_load_the_model_once(inputs, loads, capsys):
+    assert vov(f"encode a.y4m broken.mp4 b.png frames/%d.png -o coded/ --json {inputs}") == 3
+    out, err = capsys.readouterr()
+    assert err == "vov: broken.mp4: no such file\n", "one line, and the others went on"
+    reports = [json.loads(line) for line in out.splitlines()]
+    assert [report["output"] for report in reports] == ["coded/a.vov", "coded/b.vov", "coded/frames.vov"]
+    assert not any(fault for report in reports for fault in faults(report, "encode"))
+    assert loads == ["pocket"]
+    assert vov(f"encode b.png -o alone.vov {inputs}") == 0
+    assert Path("alone.vov").read_bytes() == Path("coded/b.vov").read_bytes(), "sharing the model changes nothing"
+
+    loads.clear()
+    capsys.readouterr()
+    Path("coded/bad.vov").write_bytes(b"not one")
+    Path("shown").mkdir()
+    assert vov("decode coded/bad.vov coded/a.vov coded/b.vov -o shown --json --verify -q") == 4
+    out, err = capsys.readouterr()
+    assert err.startswith("vov: coded/bad.vov: ") and err.count("\n") == 1
+    reports = [json.loads(line) for line in out.splitlines()]
+    assert sorted(path.name for path in Path("shown").iterdir()) == ["a.mp4", "b.png"]
+    assert not any(fault for report in reports for fault in faults(report, "decode")) and loads == ["pocket"]
+    assert vov("decode coded/a.vov -o shown/ --container mkv -q") == 0 and Path("shown/a.mkv").exists()
+
+    capsys.readouterr()
+    assert run(["info", "--json", "--check", "coded/a.vov", "coded/b.vov"]) == 0
+    assert not any(fault for found in json.loads(capsys.readouterr().out) for fault in faults(found, "info"))
+    assert vov("scale coded/a.vov -o less.vov --bytes 250 --json") == 0
+    assert faults(json.loads(capsys.readouterr().out), "scale") == []
+
+
+def test_existing_outputs_of_a_batch(inputs, capsys):
+    Path("out").mkdir()
+    Path("out/a.vov").write_bytes(b"precious")
+    assert vov(f"encode a.y4m b.png -o out/ -n {inputs}") == 0
+    assert "out/a.vov exists: skipped" in capsys.readouterr().err
+    assert Path("out/a.vov").read_bytes() == b"precious" and read_vov("out/b.vov").header.n_frames == 1
+    assert vov(f"encode a.y4m b.png -o out/ {inputs}") == 6
+    assert Path("out/a.vov").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("encode a.y4m b.png -o out.vov", "2 inputs need a folder for their outputs: -o out.vov/"),
+        ("encode a.y4m sub/a.mkv -o out/", "a.y4m and sub/a.mkv would both become out/a.vov"),
+        ("encode a.y4m - -o out/", "standard input cannot be one of several"),
+        ("decode a.vov a.mkv -o out/ --container png", "a.vov and a.mkv would both become out/a.png"),
+    ],
+)
+def test_batches_that_make_no_sense(inputs, capsys, arguments, message):
+    assert vov(arguments) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1 and not Path("out").exists()
+
+
+def test_progress_events_keep_to_the_schema(inputs, capsys):
+    flags = inputs.removesuffix(" -q")
+    assert vov(f"encode a.y4m -o a.vov --progress json {flags} --size 32x32") == 0
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {"stage", "advance", "note"} <= {event["event"] for event in events}
+    assert not any(fault for event in events for fault in faults(event, "progress"))
+
+
+def test_the_schema_names_what_the_reports_have():
+    from dataclasses import fields
+
+    from vovcodec.codec.options import DecodeReport, EncodeReport, ScaleReport
+
+    for name, report in (("encode", EncodeReport), ("decode", DecodeReport), ("scale", ScaleReport)):
+        definition = SCHEMA["$defs"][name]
+        assert set(definition["properties"]) == set(definition["required"]) == {field.name for field in fields(report)}
+    assert faults({"event": "stage", "percent": "half"}, "progress") == [".percent is 'half', not number"]
+    assert faults({"file": "x", "summary": {}, "more": 1}, "info")
+
+
+def test_nothing_is_written_as_json_that_json_does_not_have(capsys):
+    from vovcodec.cli.report import to_plain
+
+    assert json.dumps(to_plain({"a": float("inf"), "b": [np.float64("-inf")]}), allow_nan=False)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell, capsys):
+    assert run(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert f"{app.COMPLETION_VARIABLE}={shell}_complete" in script and "vov" in script
+
+
+def test_completion_knows_commands_and_options(monkeypatch, capsys):
+    def completions(words: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        assert complete(app.root, "bash_complete") == 0
+        return [line.split(",")[1] for line in capsys.readouterr().out.splitlines()]
+
+    assert completions("vov en") == ["encode"]
+    assert "--bytes" in completions("vov encode --by")
+    assert completions("vov encode --progress j") == ["json"]
+
+
+def test_a_cache_keeps_one_backbone(monkeypatch, loads, tiny_shelf):
+    cache = models.BackboneCache()
+    first = cache.load("pocket", path=tiny_shelf / "pocket", device="cpu")
+    assert cache.load("pocket", path=tiny_shelf / "pocket", device="cpu") is first
+    assert cache.load("pocket", path=tiny_shelf / "pocket", device="cpu", precision="bfloat16") is not first
+    assert len(loads) == 2

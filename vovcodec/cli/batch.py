@@ -1,0 +1,80 @@
+"""Several inputs in one command: what each output is called, and going on after a failure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from vovcodec.cli.arguments import Running
+from vovcodec.cli.targets import existing_outputs, is_pipe
+from vovcodec.errors import Interrupted, MediaError, UsageError, VovError
+
+__all__ = ["is_folder_job", "outputs_in", "run_each"]
+
+
+def is_folder_job(sources: Sequence[str], output: str) -> bool:
+    """Whether the outputs go into a folder: several inputs, or a name with a slash at its end.
+
+    Raises UsageError when several inputs are given and the output is one file.
+    """
+    if len(sources) == 1:
+        return output.endswith("/")
+    if not output.endswith("/") and not Path(output).is_dir():
+        name = "out" if is_pipe(output) else output
+        raise UsageError(f"{len(sources)} inputs need a folder for their outputs: -o {name}/")
+    return True
+
+
+def outputs_in(folder: str, sources: Sequence[str], suffix_of: Callable[[str], str]) -> list[tuple[str, str]]:
+    """(input, output) for every input: its name in the folder, with another suffix. The folder is made if need be.
+
+    A numbered sequence `clip/%05d.png` is called after its folder. Raises UsageError for inputs that would share an
+    output, MediaError when the folder cannot be made.
+    """
+    jobs: dict[str, str] = {}
+    for source in sources:
+        if is_pipe(source):
+            raise UsageError("standard input cannot be one of several inputs")
+        path = Path(source)
+        stem = (path.parent.name or "frames") if "%" in path.name else path.stem
+        target = str(Path(folder) / f"{stem}{suffix_of(source)}")
+        if target in jobs:
+            raise UsageError(f"{jobs[target]} and {source} would both become {target}")
+        jobs[target] = source
+    try:
+        Path(folder).mkdir(exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"cannot make the folder {folder}: {error.strerror}") from error
+    return [(source, target) for target, source in jobs.items()]
+
+
+def run_each(
+    jobs: Iterable[tuple[str, str | None]],
+    work: Callable[[str, str | None], int | None],
+    running: Running | None = None,
+) -> int:
+    """Calls `work(input, output)` for each job and returns the exit code of the first one that failed, else 0.
+
+    `work` returns None or an exit code. Errors become one line each and do not stop the rest. With `-n`, jobs whose
+    output exists are left out.
+    """
+    first_failure = 0
+    for source, target in jobs:
+        if running and running.never_overwrite and target and existing_outputs(Path(target)):
+            _tell(f"{target} exists: skipped")
+            continue
+        try:
+            code = work(source, target) or 0
+        except Interrupted:
+            raise
+        except VovError as error:
+            named = "" if source in str(error) else f"{source}: "
+            _tell(f"vov: {named}{error}")
+            code = error.exit_code
+        first_failure = first_failure or code
+    return first_failure
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

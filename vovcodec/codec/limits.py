@@ -1,0 +1,136 @@
+"""How much a file may ask for. Headers of a few bytes can ask for years: nothing is spent before this is checked.
+
+The counts are bounded by the format; limits can be set lower. Memory and time follow from an estimate of the whole
+decode, which is shown before it is spent. Neither torch nor a model is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
+from vovcodec.codec.options import Approve, DecodeLimits
+from vovcodec.container import Segment, StreamHeader, VovFile
+from vovcodec.container.errors import LimitExceeded
+
+__all__ = ["DecodeCost", "decode_cost", "require_affordable", "require_within"]
+
+# Resizing and encoding a frame of the output: float rows, planes, the encoder's references.
+_PER_OUTPUT_VALUE = 8
+_PER_ATOM, _PER_SYMBOL = 100, 24
+
+
+@dataclass(frozen=True)
+class DecodeCost:
+    """What a decode takes: network evaluations, bytes of memory for the model and for the work on its largest segment,
+    floating-point operations of all evaluations. All but the first are None for a model that cannot be told about."""
+
+    n_evaluations: int
+    model_bytes: int | None
+    work_bytes: int | None
+    flop: float | None
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """At the peak."""
+        return None if self.work_bytes is None else self.model_bytes + self.work_bytes
+
+    def hours(self, device: str, n_threads: int) -> float | None:
+        """On `device` ("cpu" or "cuda…"), at the rates that `backbone.cost` states."""
+        if self.flop is None:
+            return None
+        rate = CUDA_FLOPS if device.startswith("cuda") else CPU_FLOPS_PER_THREAD * n_threads
+        return self.flop / rate / 3600
+
+
+def require_within(stream: VovFile, limits: DecodeLimits) -> None:
+    """`LimitExceeded`, saying which option allows more, when the stream has more of something than `limits` say."""
+    header = stream.header
+    captions = (text for text in (stream.caption, *(s.caption for s in stream.segments)) if text)
+    found = {
+        "side": max(header.source_width, header.source_height, header.coded_width, header.coded_height),
+        "frames": header.n_frames,
+        "segments": header.n_segments,
+        "caption": max((len(text.encode()) for text in captions), default=0),
+        "vector": max((max(_vector_lengths(header, s), default=0) for s in stream.segments), default=0),
+        "atoms": max((sum(s.atoms.counts) for s in stream.segments if s.atoms), default=0),
+        "evaluations": sum(header.sampler.n_evaluations(s) for s in stream.segments),
+    }
+    for name, value in found.items():
+        most = getattr(limits, name)
+        if value > most:
+            allow = f"--limit {name}={value} allows it"
+            raise LimitExceeded(f"{name}: the file has {value:,}, the limit is {most:,}; {allow}")
+
+
+def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
+    """Of decoding these segments at the source size, at most `steps` evaluations each (None: all)."""
+    alike: dict[int, list[Segment]] = {}
+    for segment in segments:
+        alike.setdefault(segment.n_frames, []).append(segment)
+    flop, model, work, n_total = 0.0, 0, 0, 0
+    known = True
+    for n_frames, group in alike.items():
+        n_evaluations = sum(min(steps or 1 << 30, header.sampler.n_evaluations(segment)) for segment in group)
+        n_total += n_evaluations
+        one = segment_cost(
+            header.backbone_id,
+            header.precision,
+            n_frames=n_frames,
+            width=header.coded_width,
+            height=header.coded_height,
+            rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in group),
+        )
+        if one is None:
+            known = False
+            continue
+        flop += one.flop * n_evaluations
+        model, work = max(model, one.model_bytes), max(work, one.work_bytes)
+    if not known:
+        return DecodeCost(n_total, None, None, None)
+    work += 3 * _PER_OUTPUT_VALUE * header.source_width * header.source_height
+    work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
+    work += _PER_SYMBOL * max((sum(_vector_lengths(header, s)) for s in segments), default=0)
+    return DecodeCost(n_total, model, work, flop)
+
+
+def _vector_lengths(header: StreamHeader, segment: Segment) -> list[int]:
+    """Entries of each vector of a segment, merged ones included."""
+    return [update.adaptation.vector_length for update in segment.updates(header.adaptation)]
+
+
+def require_affordable(
+    cost: DecodeCost,
+    limits: DecodeLimits,
+    *,
+    device: str,
+    free_bytes: int | None,
+    n_threads: int | None = None,
+    approve: Approve | None = None,
+) -> None:
+    """`LimitExceeded` when `cost` is above the limits for memory or hours and nobody approves of it.
+
+    free_bytes: on the device; None = unknown. Where no limit for memory is set, the work alone must fit there: the
+    model is the user's own choice, may lie here in a smaller form, and explains itself when it does not fit.
+    n_threads: None = all. approve: asked with one line; None = nobody can be asked.
+    """
+    hours = cost.hours(device, n_threads or os.cpu_count() or 1)
+    allow = f"memory={-(-(cost.memory_bytes or 0) // 10**9)}G"
+    if limits.memory is not None and (cost.memory_bytes or 0) > limits.memory:
+        what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(limits.memory)} are allowed"
+    elif limits.memory is None and free_bytes is not None and (cost.work_bytes or 0) > free_bytes:
+        what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(free_bytes)} are free on {device}"
+    elif hours is not None and hours > limits.hours:
+        what = f"about {hours:,.0f} hours ({cost.n_evaluations:,} network evaluations) on {device}"
+        allow = f"hours={math.ceil(hours)}"
+    else:
+        return
+    if approve is None or not approve(f"decoding this file takes {what}"):
+        raise LimitExceeded(f"decoding this file takes {what}; --limit {allow} allows it")
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:,.1f} GiB"
