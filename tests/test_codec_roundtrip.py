@@ -367,7 +367,7 @@ def test_state_serves_no_other_input_settings_or_weights(preset, tmp_path):
         (clip(tmp_path, 5), replace(options, target_bytes=501)),
         (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "lr: 1e-2", "lr: 2e-2"))),
         (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "snr_ratio: 3.0", "snr_ratio: 2.0"))),
-        (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "bytes: 300", "reach: 1.1, bytes: 300"))),
+        (clip(tmp_path, 5), replace(options, preset=changed_preset(preset, "ratio: 3.0,", "ratio: 3.0, reach: 1.1,"))),
     ]:
         listener = Listener()
         encode(source, coded, replace(changed, overwrite=True), listener)

@@ -15,7 +15,7 @@ from torch import nn
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec.segment import coded_within
-from vovcodec.entropy.quantizer import dequantize, quantize
+from vovcodec.entropy.quantizer import dequantize, nearest_step_size_q, quantize
 from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
@@ -260,7 +260,9 @@ def test_a_vector_fits_a_real_model(tmp_path):
 def test_a_vector_is_coded_within_its_bytes(deviation, size_bytes):
     """Even where the largest step size of the file is too fine; the largest entries are what is kept then."""
     theta = (deviation * np.random.default_rng(2).standard_normal(200)).astype(np.float32)
-    fitted = requantize(FittedVector(np.zeros(200, np.int32), 0, theta, theta, 0), 5 * 2048)
+    # Many more bits than there are, as long as the symbols are not clipped.
+    start_q = nearest_step_size_q(deviation / 24) if deviation < 1 else 0
+    fitted = requantize(FittedVector(np.zeros(200, np.int32), 0, theta, theta, 0), start_q)
     coded, model, words = coded_within(fitted, size_bytes, fill=False)
     assert 0.8 * size_bytes - 4 <= len(model) + len(words) <= size_bytes
     assert np.array_equal(decode_symbols(model, words, 200), coded.symbols)

@@ -36,7 +36,7 @@ ALLOWED = {
     # Evaluation looks at what the whole codec makes, from outside.
     "evaluation": {"anchors", "codec", "container", "media", "metrics"},
     # Benches look at every part and at the whole.
-    "bench": PARTS | {"anchors", "codec", "evaluation", "presets"},
+    "bench": PARTS | {"anchors", "codec", "evaluation", "preset_groups", "presets"},
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }

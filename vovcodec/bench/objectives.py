@@ -1,7 +1,8 @@
 """What a fitted vector is worth per network evaluation: the published recipe against fitting on the decoder's states.
 
     python -m vovcodec.bench.objectives --media FOLDER --out FILE.tsv [--clips kodim23] [--frames 9] [--crop 64]
-        [--vector-length 2048] [--vector-bytes N] [--paper-evaluations 8000] [--budgets 32,64,…] [--steps 1,2,4,8]
+        [--vector-length 2048] [--vector-bytes N] [--budgets 32,64,…] [--reference-budgets 512]
+        [--paper-budgets 512,8000] [--lr 4e-2] [--steps 1,2,4,8] [--threads N]
 
 Same model, latents, vector length and, with --vector-bytes, same bytes; vectors alone, no steering. Three fits:
 
@@ -32,6 +33,7 @@ from vovcodec.container import Adaptation
 from vovcodec.fitting.fit import FitSettings, StageSettings, entry_scale, fit_vector, initial_vector
 from vovcodec.fitting.objective import ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.metrics import psnr, ssim
+from vovcodec.preset_groups import Stage1, Stage2
 from vovcodec.presets import Preset, load_preset, resolve
 from vovcodec.progress import SilentListener
 from vovcodec.sampling.sampler import initial_noise, sample
@@ -44,14 +46,18 @@ _PAPER_STEPS, _SHIFT_Q8, _SEED, _SEGMENT = 50, shift_to_q8(3.0), 0, 0
 
 @dataclass(frozen=True)
 class FitRow:
-    """One fit. evaluations: network passes of the fit; steps: of the decoder; psnr_float_db: before quantisation."""
+    """One fit. lr: of stage 1, per factor entry (paper: per vector entry); evaluations: network passes of the fit;
+    steps: of the decoder; psnr_float_db: before quantisation.
+    """
 
     model: str
     item: str
     size: str
     frames: int
     recipe: str
+    lr: float
     vector_length: int
+    target_bytes: int | None
     evaluations: int
     steps: int
     vector_bytes: int
@@ -72,6 +78,14 @@ class _Bench:
         """What a decoder shows after so many steps."""
         noise = initial_noise(_SEED, _SEGMENT, tuple(self.target.shape)).to(self.target.device)
         return self.backbone.to_frames(sample(velocity, noise, time_grid(n_steps, _SHIFT_Q8), []))
+
+    def stages(self, recipe: str) -> tuple[Stage1, Stage2]:
+        """The preset's stages, with the learning rate that is asked for."""
+        fitting = (self.paper if recipe == "paper" else self.preset).fitting
+        if recipe == "paper" or not self.options.lr:
+            return fitting.stage1, fitting.stage2
+        lr = self.options.lr
+        return replace(fitting.stage1, lr=lr), replace(fitting.stage2, lr=lr / 2)
 
     def fit(self, recipe: str, evaluations: int, fit_steps: int, decode_steps: Iterable[int]) -> list[FitRow]:
         """A fit of so many evaluations, then one row for each number of decoder steps.
@@ -94,7 +108,7 @@ class _Bench:
         if adaptation.projection_id == "offset-philox":
             start = torch.zeros_like(start)
         batch = settings.fitting.batch
-        one, two = settings.fitting.stage1, settings.fitting.stage2
+        one, two = self.stages(recipe)
         n_two = evaluations // batch // (2 if is_paper else 3)
         n_bytes = self.options.vector_bytes
         fit_settings = FitSettings(
@@ -130,7 +144,9 @@ class _Bench:
                         "{}x{}".format(*self.item.size),
                         len(self.item.frames),
                         recipe,
+                        one.lr,
                         adapter.vector_length,
+                        n_bytes,
                         evaluations,
                         n_steps,
                         len(model) + len(words),
@@ -173,9 +189,10 @@ def _work(options: argparse.Namespace) -> int:
         runs += [("reference", budget, 0, [*few, _PAPER_STEPS]) for budget in options.reference_budgets]
         runs += [("paper", budget, 0, [*few, _PAPER_STEPS]) for budget in options.paper_budgets]
         here = {"item": item.name, "size": "{}x{}".format(*item.size), "frames": len(item.frames)}
-        here["vector_length"] = options.vector_length
+        here |= {"vector_length": options.vector_length, "target_bytes": options.vector_bytes}
         for recipe, budget, fit_steps, decode_steps in runs:
-            if not table.having(**here, recipe=recipe, evaluations=budget, steps=decode_steps[-1]):
+            lr = bench.stages(recipe)[0].lr
+            if not table.having(**here, recipe=recipe, lr=lr, evaluations=budget, steps=decode_steps[-1]):
                 rows = bench.fit(recipe, budget, fit_steps, decode_steps)
                 table.add(*rows)
                 for row in rows:
@@ -230,6 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", type=byte_counts, default=[32, 64, 128, 256, 512], help="evaluations of our fits")
     parser.add_argument("--reference-budgets", type=byte_counts, default=[512], help="of the reference's objective")
     parser.add_argument("--paper-budgets", type=byte_counts, default=[512, 8000], help="of the published recipe")
+    parser.add_argument("--lr", type=float, help="of our fits, per factor entry, instead of the preset's")
     parser.add_argument("--steps", type=byte_counts, default=[1, 2, 4, 8], help="decoder steps")
     return run("objectives", _work, parser.parse_args(arguments))
 
