@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "14113ba76fa493208f54b98d81de9a42997ea31675b75a9710e6b44b4408ff06"),
-        (EDITED, "e94f6979e97ee2aeedbdd259c69dd727c58508c099f469fdee89c0b594c1b006"),
+        (GOLDEN, "f0828f30570f62a7e7117f76462e9c8c39b150971030d80f06714900b1a3ec4e"),
+        (EDITED, "1c500e475db40a22dcab91c055da0b4e00cea05947adf95f0cd7e154b95a9436"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
