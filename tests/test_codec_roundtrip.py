@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +20,8 @@ from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import encode as encode_module
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
-from vovcodec.codec.options import DecodeOptions, EncodeOptions
+from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
+from vovcodec.codec.scale import scale
 from vovcodec.container import read_vov, write_vov
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 from vovcodec.media import open_frames
@@ -293,6 +295,27 @@ def test_other_weights_are_refused_with_both_fingerprints(preset, tmp_path, monk
     listener = Listener()
     report = decode(coded, shown, DecodeOptions(force=True, verify=True), listener)
     assert report.n_frames == 5 and report.drift_db < math.inf
+
+
+def test_a_model_moved_to_another_folder_still_decodes(preset, model, tmp_path, monkeypatch):
+    """On encode, decode and scale --model names the folder; the fingerprint tells whether it is the right one."""
+    coded, shown = tmp_path / "out.vov", tmp_path / "out.y4m"
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    source = clip(tmp_path, 5)
+    encode(source, coded, EncodeOptions(preset=preset, effort="instant", model=moved), Listener())
+    monkeypatch.delenv(MODELS_VARIABLE)
+    with pytest.raises(ModelError, match=r"--model"):
+        decode(coded, shown, DecodeOptions(), Listener())
+    report = decode(coded, shown, DecodeOptions(model=moved, verify=True), Listener())
+    assert report.drift_db == math.inf
+    bigger = tmp_path / "bigger.vov"
+    scale(coded, source, bigger, ScaleOptions(target_bytes=900, model=moved), Listener())
+    assert bigger.stat().st_size > coded.stat().st_size
+    other = save_tiny_pocket(tmp_path / "other", seed=9)
+    with pytest.raises(ModelError) as caught:
+        decode(coded, shown, DecodeOptions(model=other, overwrite=True), Listener())
+    for fingerprint in (read_vov(coded).header.fingerprint, PocketBackbone(other).fingerprint):
+        assert fingerprint.hex() in str(caught.value)
 
 
 STOPS = {

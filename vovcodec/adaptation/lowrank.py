@@ -3,8 +3,9 @@
 All factors are materialised by one gather per optimiser step, f = θ[h]·s·g (projection.py), cut into A_l [r, in] and
 B_l [out, r] layer by layer. The gradient of the gather is a segmented sum: since the assignment is balanced, the
 entries of each θ_j form a row of a padded [k, max count] table and the backward pass is one gather and one row sum,
-the same result on every run (no atomics). ΔW is applied as two thin products and never merged into the weights, whose
-bf16 rounding is larger than the update.
+the same result on every run (no atomics). A step of several backward passes sums their gradients in the factors first
+and takes the segmented sum once (`gather`, `collected`). ΔW is applied as two thin products and never merged into the
+weights, whose bf16 rounding is larger than the update.
 
 With an offset θ₀ (a fixed pseudo-random vector that both sides derive from the seed, `offset_vector`) the update is
 ΔW = B(θ₀+θ)·A(θ₀+θ) − B(θ₀)·A(θ₀): zero at θ = 0, where its gradient is not zero. A coded vector then starts at the
@@ -90,18 +91,22 @@ class LowRankAdapter:
         rows[np.arange(longest) < projection.counts[:, None]] = projection.order
         self._rows = torch.from_numpy(rows).to(device)
         self._factors: list[tuple[Tensor, Tensor]] | None = None
+        self._expanded = self._leaf = None
         self.strength = 1.0
         self._offset = self._offset_factors = None
         if offset:
             theta_0 = offset_vector(self.n_entries, vector_length, seed)
             self._offset = torch.from_numpy(theta_0).to(device)
             with torch.no_grad():
-                self._offset_factors = self._pairs(self._offset)
+                self._offset_factors = self._pairs(self._entries(self._offset))
 
-    def _pairs(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _entries(self, theta: Tensor) -> Tensor:
+        """All factor entries, float32 [D]."""
+        return _Gather.apply(theta, self._index, self._scale, self._rows)
+
+    def _pairs(self, entries: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(A [r, in], B [out, r]) of every layer."""
-        flat = _Gather.apply(theta, self._index, self._scale, self._rows)
-        parts = flat.split(self._sizes)
+        parts = entries.split(self._sizes)
         return [
             (parts[2 * i].view(self._rank, layer.in_features), parts[2 * i + 1].view(layer.out_features, self._rank))
             for i, layer in enumerate(self._layers)
@@ -109,14 +114,27 @@ class LowRankAdapter:
 
     def materialize(self, theta: Tensor) -> None:
         """Set all factors from θ float32 [k]; differentiable in θ."""
-        if self._offset is None:
-            self._factors = self._pairs(theta)
-            return
-        # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
-        self._factors = [
-            (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
-            for (a, b), (a_0, b_0) in zip(self._pairs(self._offset + theta), self._offset_factors, strict=True)
-        ]
+        self._set_factors(self._entries(theta if self._offset is None else self._offset + theta))
+
+    def gather(self, theta: Tensor) -> None:
+        """As `materialize`, for any number of backward passes before one `collected`."""
+        self._expanded = self._entries(theta if self._offset is None else self._offset + theta)
+        self._leaf = self._expanded.detach().requires_grad_()
+        self._set_factors(self._leaf)
+
+    def collected(self) -> Tensor:
+        """A scalar whose gradient in θ is the sum of all that was back-propagated since `gather`."""
+        gradient = self._leaf.grad
+        return self._expanded.sum() * 0.0 if gradient is None else (self._expanded * gradient).sum()
+
+    def _set_factors(self, entries: Tensor) -> None:
+        self._factors = self._pairs(entries)
+        if self._offset is not None:
+            # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
+            self._factors = [
+                (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
+                for (a, b), (a_0, b_0) in zip(self._factors, self._offset_factors, strict=True)
+            ]
 
     def _hook(self, number: int):
         def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
@@ -136,4 +154,4 @@ class LowRankAdapter:
         finally:
             for handle in handles:
                 handle.remove()
-            self._factors = None
+            self._factors = self._expanded = self._leaf = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ _size = arg.Parsed(arg.parse_output_size, "WxH|coded|source")
 @_picture("-t", "duration_s", type=_time, help="Duration.")
 @_picture("--steps", type=click.IntRange(1), metavar="N", help="Sampler steps instead of the file's own.")
 @_running("--verify", is_flag=True, help="Compare with what the encoder saw and report the drift.")
+@_running("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_running("--force", is_flag=True, help="Decode although the base model differs.")
 @arg.running_options
 def command(source: str, output: str, running: arg.Running, **settings: Any) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from vovcodec.codec.check import drift_db
+from vovcodec.backbone.registry import pick_device
+from vovcodec.codec.decode_worker import make_segment_decoder, segment_decoder
+from vovcodec.codec.devices import listed_devices, threads_per_worker
 from vovcodec.codec.measure import peak_memory_bytes
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of, n_coded_frames_of, n_evaluations_of
-from vovcodec.codec.regenerate import load_matching_backbone, make_adapter, regenerate_latents
-from vovcodec.container import StreamHeader, VovFile, read_vov
+from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
+from vovcodec.codec.pool import DevicePool
+from vovcodec.codec.regenerate import load_matching_backbone
+from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
 from vovcodec.errors import UsageError
 from vovcodec.media import open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
@@ -67,26 +72,10 @@ def decode(
     )
     drifts: list[float] = []
     try:
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
-        adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
-        listener.stage("decoding", n_total)
         n_written = 0
-        for segment in wanted:
-            latents = regenerate_latents(
-                backbone,
-                header,
-                segment,
-                stream.caption_of(segment),
-                adapter,
-                n_coded_frames=n_coded_frames_of(segment, backbone.geometry.time_stride),
-                n_evaluations=options.steps,
-                on_step=lambda t, x_t, clean: listener.advance(),
-            )
-            frames = backbone.to_frames(latents)[: segment.n_frames]
-            if options.verify and segment.check is not None:
-                drift = drift_db(frames, segment.check)
-                if drift is not None:
-                    drifts.append(drift)
+        for segment, (frames, drift) in zip(wanted, _decoded(stream, wanted, n_total, options, listener), strict=True):
+            if drift is not None:
+                drifts.append(drift)
             for number, frame in enumerate(frames, start=segment.first_frame):
                 if first <= number < last:
                     writer.write(resize_frames(frame, width, height))
@@ -111,6 +100,26 @@ def decode(
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,
     )
+
+
+def _decoded(
+    stream: VovFile, wanted: list[Segment], n_total: int, options: DecodeOptions, listener: ProgressListener
+) -> Iterator[tuple[np.ndarray, float | None]]:
+    """Frames and drift of the wanted segments, in their order; with several devices several are in work."""
+    tasks = [(segment, stream.caption_of(segment)) for segment in wanted]
+    devices = [pick_device(name) for name in listed_devices(options.device)][: len(tasks)]
+    if len(devices) == 1:
+        backbone = load_matching_backbone(stream.header, device=devices[0], force=options.force, path=options.model)
+        decode_one = segment_decoder(backbone, stream.header, options.steps, options.verify)
+        listener.stage("decoding", n_total)
+        for task in tasks:
+            yield decode_one(task, listener)
+        return
+    threads = threads_per_worker(devices, options.threads)
+    arguments = (stream.header, options.model, options.force, options.steps, options.verify, threads)
+    listener.stage("decoding segments", len(tasks))
+    with DevicePool(devices, make_segment_decoder, arguments, listener) as pool:
+        yield from pool.map(tasks, lambda number, result: listener.advance())
 
 
 def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListener) -> None:
