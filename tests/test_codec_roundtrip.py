@@ -318,6 +318,28 @@ def test_a_model_moved_to_another_folder_still_decodes(preset, model, tmp_path, 
         assert fingerprint.hex() in str(caught.value)
 
 
+def test_a_big_model_says_what_it_needs_before_it_is_loaded(tmp_path, monkeypatch):
+    class Told(Listener):
+        notes, warnings = [], []
+
+        def note(self, message):
+            self.notes.append(message)
+
+        def warn(self, message):
+            self.warnings.append(message)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 9 << 30)
+    options = EncodeOptions(preset="wan2.1-14b", device="cpu", compiled=True)
+    with pytest.raises(ModelError, match="not on this machine"):
+        encode(clip(tmp_path, 5), tmp_path / "out.vov", options, Told())
+    (need,) = [note for note in Told.notes if "needs about" in note]
+    assert "wan2.1-14b in bfloat16" in need and "free on cpu: 9.0 GiB" in need
+    assert any("--compile" in note for note in Told.notes)
+    assert len(Told.warnings) == 1 and "--precision int8-weights" in Told.warnings[0]
+
+
 STOPS = {
     "tracing": (("tracing the sampler", 2), 0),
     "first step": (("fitting", 1), 0),
@@ -416,7 +438,7 @@ def no_work(monkeypatch):
         raise AssertionError("work was done before the output was looked at")
 
     monkeypatch.setattr(encode_module, "open_frames", forbidden)
-    monkeypatch.setattr(encode_module, "load_backbone", forbidden)
+    monkeypatch.setattr(encode_module, "load_preset_backbone", forbidden)
 
 
 def test_an_existing_output_is_refused_before_any_work(preset, tmp_path, no_work):

@@ -35,7 +35,7 @@ ALLOWED = {
     "anchors": {"media"},
     # Evaluation looks at what the whole codec makes, from outside.
     "evaluation": {"anchors", "codec", "container", "media", "metrics"},
-    "bench": {"anchors", "backbone", "codec", "entropy", "evaluation", "media", "metrics", "presets", "sampling"},
+    "bench": PARTS | {"anchors", "codec", "evaluation", "presets"},
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }

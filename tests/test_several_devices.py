@@ -112,7 +112,7 @@ def test_a_killed_worker_ends_the_command_and_what_is_done_is_kept(place):
 def test_torchrun_makes_the_file_of_one_process(place):
     arguments = ("encode", "in.y4m", "--preset", "tiny.yaml", "--batch", "4", "--device", "cpu", "--threads", "1")
     arguments += ("--frames", "5")
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     alone = vov(place, *arguments, "-o", "one.vov")
     assert alone.wait(timeout=300) == 0, alone.stderr.read()
     together = vov(place, *arguments, "-o", "two.vov", launcher=launcher)

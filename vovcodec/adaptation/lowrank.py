@@ -15,6 +15,7 @@ product does anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +29,7 @@ from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 
 __all__ = ["LowRankAdapter", "offset_vector"]
 
+_numbers = itertools.count()
 _OFFSET_RANGE = 1 / 16  # of factor entries; FORMAT.md, "Projection"
 
 
@@ -54,6 +56,20 @@ class _Gather(torch.autograd.Function):
         scale, rows = ctx.saved_tensors
         weighted = F.pad(gradient * scale, (0, 1))  # the last entry is the padding that rows may point to
         return weighted[rows].sum(dim=1), None, None, None
+
+
+def _update_hook(name: str):
+    """A forward hook that adds the update whose factors lie on the layer under `name`.
+
+    One function for all layers: compiled blocks then share their code.
+    """
+
+    def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        a, b, strength = getattr(layer, name)
+        return output + strength * F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
+
+    return add_update
 
 
 class LowRankAdapter:
@@ -90,8 +106,10 @@ class LowRankAdapter:
         rows = np.full((vector_length, longest), self.n_entries, dtype=np.int64)
         rows[np.arange(longest) < projection.counts[:, None]] = projection.order
         self._rows = torch.from_numpy(rows).to(device)
-        self._factors: list[tuple[Tensor, Tensor]] | None = None
-        self._expanded = self._leaf = None
+        # Of the factors on the layers, which several adapters may share.
+        self._name = f"low_rank_update_{next(_numbers)}"
+        self._expanded: Tensor | None = None
+        self._leaf: Tensor | None = None
         self.strength = 1.0
         self._offset = self._offset_factors = None
         if offset:
@@ -128,30 +146,25 @@ class LowRankAdapter:
         return self._expanded.sum() * 0.0 if gradient is None else (self._expanded * gradient).sum()
 
     def _set_factors(self, entries: Tensor) -> None:
-        self._factors = self._pairs(entries)
+        factors = self._pairs(entries)
         if self._offset is not None:
             # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
-            self._factors = [
+            factors = [
                 (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
-                for (a, b), (a_0, b_0) in zip(self._factors, self._offset_factors, strict=True)
+                for (a, b), (a_0, b_0) in zip(factors, self._offset_factors, strict=True)
             ]
-
-    def _hook(self, number: int):
-        def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0]
-            a, b = self._factors[number]
-            update = F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
-            return output + self.strength * update
-
-        return add_update
+        for layer, (a, b) in zip(self._layers, factors, strict=True):
+            layer.__dict__[self._name] = (a, b, self.strength)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """While inside, every forward of the layers adds x·Aᵀ·Bᵀ, from the last `materialize`."""
-        handles = [layer.register_forward_hook(self._hook(i)) for i, layer in enumerate(self._layers)]
+        hook = _update_hook(self._name)
+        handles = [layer.register_forward_hook(hook) for layer in self._layers]
         try:
             yield
         finally:
-            for handle in handles:
+            for layer, handle in zip(self._layers, handles, strict=True):
                 handle.remove()
-            self._factors = self._expanded = self._leaf = None
+                layer.__dict__.pop(self._name, None)
+            self._expanded = self._leaf = None

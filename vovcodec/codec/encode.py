@@ -14,7 +14,7 @@ import torch
 
 from vovcodec import __version__
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone, pick_device
+from vovcodec.backbone.registry import pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -29,6 +29,7 @@ from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
+from vovcodec.codec.models import announce_needs, load_preset_backbone
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
@@ -113,14 +114,10 @@ def _encode(
                 spool.append(resize_frames(frame, width, height))
             for notice in reader.notices:
                 listener.note(notice)
-            backbone = load_backbone(
-                preset.backbone.id,
-                path=preset.backbone.path,
-                revision=preset.backbone.revision,
-                # Several devices are the workers' own: here the model only tells what it is.
-                device=devices[0] if len(devices) == 1 else "cpu",
-                precision=preset.backbone.precision,
-            )
+            length = segment_lengths(spool.n_frames, preset.geometry.segment_frames)[0].n_coded_frames
+            announce_needs(preset, devices, listener, n_frames=length, width=width, height=height)
+            # Several devices are the workers' own: here the model only tells what it is.
+            backbone = load_preset_backbone(preset, devices[0] if len(devices) == 1 else "cpu")
             caption = ranks.first(
                 lambda: resolve_caption(options.caption, lambda: spool.read(0, spool.n_frames), listener)
             )

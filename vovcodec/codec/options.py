@@ -43,6 +43,8 @@ class EncodeOptions:
 
     preset: name of a shipped preset or path of a YAML file.
     model: folder of the base model; None = where the preset says, or where models usually are.
+    precision: of the model's weights: `float32`, `bfloat16`, `int8-weights`; None = from the preset.
+    compiled: the model's blocks by torch.compile, on CUDA; None = from the preset.
     batch: states per optimiser step of the fit; None = from the preset.
     effort: name of an effort in that preset.
     caption: the text itself, `@FILE` (read it from a file), `auto` (a local captioner) or `none`; None = `none`.
@@ -62,6 +64,8 @@ class EncodeOptions:
 
     preset: str | Path = "pocket"
     model: Path | None = None
+    precision: str | None = None
+    compiled: bool | None = None
     batch: int | None = None
     effort: str = "fast"
     caption: str | None = None
@@ -100,8 +104,11 @@ class EncodeOptions:
         Size, frame rate and a bit-rate target depend on the input and are applied by `encode` itself.
         """
         overrides: dict[str, dict[str, Any]] = {}
-        if self.model is not None:
-            overrides["backbone"] = {"path": str(self.model)}
+        path = None if self.model is None else str(self.model)
+        backbone = {"path": path, "precision": self.precision, "compile": self.compiled}
+        backbone = {key: value for key, value in backbone.items() if value is not None}
+        if backbone:
+            overrides["backbone"] = backbone
         if self.batch is not None:
             overrides["fitting"] = {"batch": self.batch}
         if self.seed is not None:

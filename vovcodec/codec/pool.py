@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -154,6 +156,7 @@ def _work(link: Connection, device: str, make_tool: Callable[..., Tool], argumen
     """A worker's whole life: until its parent ends it or closes the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         tool = None
         while True:
@@ -167,6 +170,14 @@ def _work(link: Connection, device: str, make_tool: Callable[..., Tool], argumen
     except BaseException:
         with contextlib.suppress(OSError):
             link.send(("crash", traceback.format_exc()))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed outright cannot stop its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone
+from vovcodec.codec.models import load_preset_backbone
 from vovcodec.codec.pool import Tool
 from vovcodec.codec.regenerate import make_adapter
 from vovcodec.codec.segment import encode_segment
@@ -69,13 +69,7 @@ def make_segment_encoder(
 ) -> Tool:
     """`segment_encoder` with a model of its own on `device`, for a worker process; threads: of the processor."""
     torch.set_num_threads(threads)
-    backbone = load_backbone(
-        preset.backbone.id,
-        path=preset.backbone.path,
-        revision=preset.backbone.revision,
-        device=device,
-        precision=preset.backbone.precision,
-    )
+    backbone = load_preset_backbone(preset, device)
     if backbone.fingerprint != header.fingerprint:
         raise ModelError(f"the weights of {header.backbone_id} changed while the encode was running")
     return segment_encoder(backbone, preset, header, caption, StateFolder(state_path.parent, state_path.name))

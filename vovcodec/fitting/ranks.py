@@ -18,8 +18,9 @@ from vovcodec.errors import ModelError, VovError, portable
 
 __all__ = ["ALONE", "Ranks", "joined_ranks"]
 
+_TO_MEET = datetime.timedelta(minutes=5)
 # A process that ends closes its connections and is noticed at once; this is for one that hangs.
-_PATIENCE = datetime.timedelta(hours=2)
+_TO_ANSWER = datetime.timedelta(hours=2)
 _Result = TypeVar("_Result")
 
 
@@ -99,7 +100,10 @@ def joined_ranks(rank: int, size: int, device: str) -> Iterator[Ranks]:
     if is_cuda:
         torch.cuda.set_device(device)
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if is_cuda else "gloo", timeout=_PATIENCE)
+        store, _, _ = next(torch.distributed.rendezvous("env://", rank, size, timeout=_TO_MEET))
+        torch.distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if is_cuda else "gloo", store=store, rank=rank, world_size=size, timeout=_TO_ANSWER
+        )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"process {rank} of {size} cannot join the others: {reason}; use torchrun") from error
