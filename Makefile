@@ -8,11 +8,12 @@ DEMO_DIR ?= demo
 EFFORT ?= fast
 MEDIA ?=
 BENCH_DIR ?= runs/bench
+ARCHITECTURE ?= pocket
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd clean
+.PHONY: help setup demo test test-slow test-gpu lint bench bench-rd bench-speed clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,6 +46,9 @@ bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a
 
 bench-rd: setup  ## rate and distortion against classic codecs on the folder MEDIA; TSV in $(BENCH_DIR)/, summary printed
 	$(BIN)/python -m vovcodec.bench.rate_distortion --media $(MEDIA) --out $(BENCH_DIR)/rate_distortion.tsv --effort $(EFFORT)
+
+bench-speed: setup  ## seconds and memory of a fit step against the published loop; ARCHITECTURE=wan2.1-1.3b on a big GPU
+	$(BIN)/python -m vovcodec.bench.fitting_speed --architecture $(ARCHITECTURE) --out $(BENCH_DIR)/fitting_speed.tsv
 
 clean:  ## remove what building and testing left behind (not $(VENV))
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis *.egg-info $(DEMO_DIR)

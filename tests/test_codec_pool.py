@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -15,7 +16,7 @@ from vovcodec.errors import ModelError, UsageError
 from vovcodec.presets import PresetError
 from vovcodec.progress import SilentListener
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 class Notes(SilentListener):
@@ -97,8 +98,7 @@ def test_results_come_in_order_and_notes_reach_the_listener(tmp_path):
 def test_a_worker_that_fails_stops_the_others_which_keep_their_state(tmp_path, task, error, message):
     def tasks():
         yield "stay"
-        while not (tmp_path / "started").exists():
-            time.sleep(0.01)
+        wait_for(tmp_path / "started")
         yield task
 
     started = time.monotonic()
@@ -132,3 +132,25 @@ def test_ranks_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(UsageError, match="too few devices"):
         device_of_rank("cuda:0,1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from test_codec_pool import pool\n"
+        "with pool(Path(sys.argv[1]), ['a']) as workers: list(workers.map(['stay']))"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    wait_for(tmp_path / "started")
+    parent.kill()
+    parent.wait()
+    wait_for(tmp_path / "kept")
+
+
+def wait_for(path):
+    started = time.monotonic()
+    while not path.exists():
+        assert time.monotonic() - started < TIMEOUT_S
+        time.sleep(0.01)
