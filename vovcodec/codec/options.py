@@ -312,7 +312,7 @@ class EditOptions:
     n_frames, frame_rate: new number of frames and frames per second.
     keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
         none after an edit of caption, vectors or size.
-    steps, force, container, device: as in `DecodeOptions`, for media.
+    steps, model, force, container, device: as in `DecodeOptions`, for media.
 
     Raises UsageError for values that can never make sense, and where nothing is to be changed.
     """
@@ -327,6 +327,7 @@ class EditOptions:
     frame_rate: Fraction | None = None
     keep_structure: float | None = None
     steps: int | None = None
+    model: Path | None = None
     device: str = "auto"
     force: bool = False
     overwrite: bool = False
