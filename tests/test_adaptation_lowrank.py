@@ -82,6 +82,24 @@ def test_forward_and_gradient_are_those_of_dense_updates(net, rank, length, offs
     assert torch.allclose(theta.grad, reference.grad, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("offset", [False, True])
+def test_passes_one_by_one_collect_the_gradient_of_their_sum(net, offset):
+    adapter = adapter_for(net, rank=2, offset=offset)
+    start = torch.randn(13, generator=torch.Generator().manual_seed(2))
+    inputs = torch.randn(4, 3, 6, generator=torch.Generator().manual_seed(1))
+    together, apart = (start.clone().requires_grad_(True) for _ in range(2))
+    with adapter.attached():
+        adapter.materialize(together)
+        sum(net(x).square().sum() for x in inputs).backward()
+        adapter.gather(apart)
+        assert float(adapter.collected().detach()) == 0.0, "nothing has been back-propagated yet"
+        for x in inputs:
+            net(x).square().sum().backward()
+        assert apart.grad is None
+        adapter.collected().backward()
+    assert torch.allclose(apart.grad, together.grad, rtol=1e-5, atol=1e-5)
+
+
 def test_an_offset_leaves_the_model_as_it_is_at_zero_and_has_a_gradient_there(net):
     adapter = adapter_for(net, offset=True)
     x, theta = torch.randn(4, 6), torch.zeros(13, requires_grad=True)

@@ -13,7 +13,7 @@ from vovcodec.backbone.captioner import CAPTIONER_VARIABLE
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
-from vovcodec.codec.models import memory_report, model_status
+from vovcodec.codec.models import model_report, model_status
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
 from vovcodec.container import read_vov
 from vovcodec.errors import ModelError
@@ -148,4 +148,9 @@ def test_status_and_memory_of_the_hub_models(wan, tmp_path, monkeypatch):
     shelve(wan, tmp_path, "wan2.1-14b", monkeypatch)
     assert model_status("wan2.1-14b") == (True, str(tmp_path / "shelf" / "wan2.1-14b"))
     assert model_status("wan3")[0] is False
-    assert {"wan2.1-1.3b", "wan2.1-14b", "qwen-image"} <= set(memory_report("cpu"))
+    monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 40 << 30)
+    report = model_report("cpu")
+    assert report["wan2.1-14b"][0] == str(tmp_path / "shelf" / "wan2.1-14b")
+    assert "hf download Qwen/Qwen-Image" in report["qwen-image"][0]
+    assert report["wan2.1-1.3b"][1].count(" fits") == 4, "both precisions, both ways"
+    assert report["qwen-image"][1].count(" does not fit") == 2, "41 GB of weights, half of it in 8 bits"

@@ -215,6 +215,8 @@ def test_memory_estimates_are_ordered_and_choose_the_checkpointing(monkeypatch):
     assert (need.fit["attention"] - need.fit["full"]) / 1e9 == pytest.approx(3.0, rel=0.05)
     assert need.text_encoder == 2 * 5_680_910_336 and need.frames_tiled < need.frames
     assert memory_needed(WAN, "float32").weights > 1.8 * need.weights
+    small = memory_needed(WAN, "int8-weights")
+    assert small.weights < 0.6 * need.weights and small.fit == need.fit and small.text_encoder == need.text_encoder
     assert memory_needed(WAN, n_frames=1).fit["none"] < need.fit["none"] / 15
     free = {"none": 200e9, "attention": 30e9, "full": 5e9}
     assert {mode: choose_checkpointing(need, int(size)) for mode, size in free.items()} == {m: m for m in free}

@@ -22,6 +22,31 @@ def test_info_shows_a_golden_file(path, capsys):
     assert f"{path.stat().st_size:,} bytes" in out and "frames" in out and err == ""
 
 
+def test_doctor_says_what_is_here_and_what_would_run(capsys, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    from vovcodec.backbone.locate import MODELS_VARIABLE
+    from vovcodec.cli import doctor
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    kept = tmp_path / "xdg" / "vovcodec" / "states" / "job" / "0.part"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(bytes(2_000_000))
+    assert run(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["missing"] == [] and found["versions"]["vovcodec"] == __version__
+    assert "MB" in found["models"]["pocket"] and "hf download" in found["models"]["wan2.1-14b"]
+    (would_run,) = [lines for group, lines in found.items() if group.startswith("would run on")]
+    assert "int8-weights" in would_run["qwen-image"] and "GiB" in would_run["wan2.1-1.3b"]
+    assert found["caches"]["unfinished encodes"].endswith("1 file(s), 2.0 MB")
+    assert "not there yet" in found["caches"]["captions"]
+    monkeypatch.setattr(doctor, "_NEEDED", (*doctor._NEEDED, "no-such-package"))
+    assert run(["doctor"]) == 5
+    assert "missing: no-such-package" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.name)
 def test_info_json_has_the_true_size(path, capsys):
     assert run(["info", "--json", str(path)]) == 0

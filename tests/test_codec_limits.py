@@ -14,13 +14,14 @@ from vovcodec.cli import targets
 from vovcodec.cli.app import run
 from vovcodec.codec import segment as segment_module
 from vovcodec.codec.limits import DecodeCost, decode_cost, require_affordable, require_within
-from vovcodec.codec.models import memory_notice
+from vovcodec.codec.models import announce_needs
 from vovcodec.codec.options import DecodeLimits
 from vovcodec.container import layout as lay
 from vovcodec.container import read_vov, write_vov
 from vovcodec.container.counts import ATOMS_MAX
 from vovcodec.container.errors import LimitExceeded
 from vovcodec.errors import ModelError
+from vovcodec.progress import SilentListener
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -182,13 +183,36 @@ def test_what_is_affordable_passes_in_silence():
     assert not refused(memory=2 * 10**9) and refused(memory=2 * 10**9 - 1)
     # 3.6 PFLOP at 60 GFLOP/s and thread are 16.7 hours.
     assert refused(hours=16) and not refused(hours=17) and not refused(hours=9, n_threads=2)
+    assert refused(hours=8, n_workers=2) and not refused(hours=9, n_workers=2)
     assert not refused(hours=1, device="cuda:0")
     assert not refused(memory=1, approve=lambda line: True) and refused(memory=1, approve=lambda line: False)
 
 
-def test_memory_is_announced_for_hub_models_only():
-    assert "to decode" in memory_notice("wan2.1-1.3b", "bfloat16", "cpu", n_frames=33, width=832, height=480)
-    assert memory_notice("pocket", "float32", "cpu", n_frames=33, width=832, height=480) is None
+def test_memory_is_announced_for_hub_models_only(monkeypatch):
+    monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 12 << 30)
+
+    def told(backbone_id: str, **settings) -> tuple[list[str], list[str]]:
+        said = Said()
+        size = {"n_frames": 33, "width": 832, "height": 480}
+        announce_needs(backbone_id, "bfloat16", ["cpu", "cpu"], said, remedies=("pray",), **settings, **size)
+        return said.notes, said.warnings
+
+    (need,), warnings = told("wan2.1-1.3b")
+    assert "to decode" in need and not warnings
+    _, (warning,) = told("wan2.1-14b", fits=True)
+    assert "not fit on cpu: " in warning and "int8-weights, or pray" in warning
+    assert told("pocket") == ([], [])
+
+
+class Said(SilentListener):
+    def __init__(self) -> None:
+        self.notes, self.warnings = [], []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
 
 
 def test_running_out_of_memory_in_a_fit_says_what_helps(monkeypatch):
@@ -209,7 +233,6 @@ def encode_tiny() -> None:
     from vovcodec.codec.regenerate import make_adapter
     from vovcodec.container import Adaptation
     from vovcodec.presets import load_preset, resolve
-    from vovcodec.progress import SilentListener
 
     preset = resolve(load_preset("pocket"), {}, "fast")
     backbone = PocketBackbone()

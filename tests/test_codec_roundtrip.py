@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import math
+import shutil
 import sys
 from dataclasses import replace
 from fractions import Fraction
@@ -20,7 +21,8 @@ from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import encode as encode_module
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
-from vovcodec.codec.options import DecodeOptions, EncodeOptions
+from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
+from vovcodec.codec.scale import scale
 from vovcodec.container import read_vov, write_vov
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 from vovcodec.media import open_frames
@@ -297,6 +299,49 @@ def test_other_weights_are_refused_with_both_fingerprints(preset, tmp_path, monk
     assert report.n_frames == 5 and report.drift_db < math.inf
 
 
+def test_a_model_moved_to_another_folder_still_decodes(preset, model, tmp_path, monkeypatch):
+    """On encode, decode and scale --model names the folder; the fingerprint tells whether it is the right one."""
+    coded, shown = tmp_path / "out.vov", tmp_path / "out.y4m"
+    moved = shutil.copytree(model, tmp_path / "elsewhere")
+    source = clip(tmp_path, 5)
+    encode(source, coded, EncodeOptions(preset=preset, effort="instant", model=moved), Listener())
+    monkeypatch.delenv(MODELS_VARIABLE)
+    with pytest.raises(ModelError, match=r"--model"):
+        decode(coded, shown, DecodeOptions(), Listener())
+    report = decode(coded, shown, DecodeOptions(model=moved, verify=True), Listener())
+    assert report.drift_db == math.inf
+    bigger = tmp_path / "bigger.vov"
+    scale(coded, source, bigger, ScaleOptions(target_bytes=900, model=moved), Listener())
+    assert bigger.stat().st_size > coded.stat().st_size
+    other = save_tiny_pocket(tmp_path / "other", seed=9)
+    with pytest.raises(ModelError) as caught:
+        decode(coded, shown, DecodeOptions(model=other, overwrite=True), Listener())
+    for fingerprint in (read_vov(coded).header.fingerprint, PocketBackbone(other).fingerprint):
+        assert fingerprint.hex() in str(caught.value)
+
+
+def test_a_big_model_says_what_it_needs_before_it_is_loaded(tmp_path, monkeypatch):
+    class Told(Listener):
+        notes, warnings = [], []
+
+        def note(self, message):
+            self.notes.append(message)
+
+        def warn(self, message):
+            self.warnings.append(message)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(MODELS_VARIABLE, raising=False)
+    monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 9 << 30)
+    options = EncodeOptions(preset="wan2.1-14b", device="cpu", compiled=True)
+    with pytest.raises(ModelError, match="not on this machine"):
+        encode(clip(tmp_path, 5), tmp_path / "out.vov", options, Told())
+    (need,) = [note for note in Told.notes if "needs about" in note]
+    assert "wan2.1-14b in bfloat16" in need and "free on cpu: 9.0 GiB" in need
+    assert any("--compile" in note for note in Told.notes)
+    assert len(Told.warnings) == 1 and "--precision int8-weights" in Told.warnings[0]
+
+
 STOPS = {
     "tracing": (("tracing the sampler", 2), 0),
     "first step": (("fitting", 1), 0),
@@ -407,7 +452,7 @@ def no_work(monkeypatch):
         raise AssertionError("work was done before the output was looked at")
 
     monkeypatch.setattr(encode_module, "open_frames", forbidden)
-    monkeypatch.setattr(encode_module, "load_backbone", forbidden)
+    monkeypatch.setattr(encode_module, "load_preset_backbone", forbidden)
 
 
 def test_an_existing_output_is_refused_before_any_work(preset, tmp_path, no_work):

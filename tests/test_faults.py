@@ -39,7 +39,7 @@ from test_codec_roundtrip import clip, model, picture, preset, y4m  # noqa: F401
 
 from vovcodec import atomic
 from vovcodec.atomic import write_atomically
-from vovcodec.codec import encode as encode_module
+from vovcodec.codec import segment_worker
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.codec.output import require_writable
@@ -78,7 +78,7 @@ def test_a_full_disk_under_the_output_costs_nothing_but_the_command(preset, tmp_
     assert "\n" not in str(caught.value)
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".out", "out"))]
     # The same command again: nothing is encoded a second time.
-    monkeypatch.setattr(encode_module, "encode_segment", no_space)
+    monkeypatch.setattr(segment_worker, "encode_segment", no_space)
     encode(source, tmp_path / "elsewhere.vov", options)
     assert read_vov(tmp_path / "elsewhere.vov").segments
     assert not any((tmp_path / "states").rglob("*.*"))
@@ -361,7 +361,7 @@ def test_two_encodes_of_one_job_both_finish(preset, tmp_path, monkeypatch):  # n
     source = clip(tmp_path, 40)
     options = EncodeOptions(preset=preset, effort="instant", state_dir=tmp_path / "states", target_bytes=700)
     first, second = tmp_path / "first.vov", tmp_path / "second.vov"
-    encode_segment = encode_module.encode_segment
+    encode_segment = segment_worker.encode_segment
     other = iter([lambda: encode(source, second, options)])
 
     def overtaken(*args, **kwargs):
@@ -371,7 +371,7 @@ def test_two_encodes_of_one_job_both_finish(preset, tmp_path, monkeypatch):  # n
             assert not any((tmp_path / "states").rglob("*.part"))
         return encode_segment(*args, **kwargs)
 
-    monkeypatch.setattr(encode_module, "encode_segment", overtaken)
+    monkeypatch.setattr(segment_worker, "encode_segment", overtaken)
     encode(source, first, options)
     assert first.read_bytes() == second.read_bytes()
     assert not any((tmp_path / "states").rglob("*.*"))

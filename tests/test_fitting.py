@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_the_reference_loss_is_flow_matching_on_fresh_noise():
         seen.append((x_t, t))
         return 0.5 * x_t
 
-    loss = objective.loss(velocity, 11)
+    loss = sum(objective.losses(velocity, 11))
     times = (raw_u64(Stream(7, Purpose.FITTING_TIME, (2, 11)), 3) >> np.uint64(11)).astype(float) + 0.5
     expected = 0.0
     for number, (x_t, t) in enumerate(seen):
@@ -133,14 +134,14 @@ def test_the_reference_loss_is_flow_matching_on_fresh_noise():
         expected += float((0.5 * x_t - (noise - target())).square().mean()) / 3
     assert float(loss) == pytest.approx(expected, rel=1e-6)
     assert objective.evaluations == len(seen) == 3
-    assert float(objective.loss(velocity, 11)) == float(loss) != float(objective.loss(velocity, 12))
+    assert sum(objective.losses(velocity, 11)) == loss != sum(objective.losses(velocity, 12))
 
 
 def test_the_reference_loss_of_the_true_velocity_is_zero():
     def truth(x_t, t):
         return (x_t - target()) / t  # on the straight path x_t − x₀ = t·(ε − x₀)
 
-    assert float(ReferenceObjective(target(), 0, 0, 4).loss(truth, 0)) < 1e-6
+    assert sum(ReferenceObjective(target(), 0, 0, 4).losses(truth, 0)) < 1e-6
 
 
 def test_the_trajectory_loss_visits_every_state_once_a_round():
@@ -152,13 +153,34 @@ def test_the_trajectory_loss_visits_every_state_once_a_round():
         visits.append(t)
         return (x_t - target()) / t + 1.0  # every estimate is off by t
 
-    losses = [float(objective.loss(velocity, i)) for i in range(6)]
+    losses = [float(sum(objective.losses(velocity, i))) for i in range(6)]
     times = [t for _, t in objective.states]
     assert all(sorted(visits[i : i + 4], reverse=True) == times for i in (0, 4, 8))
     assert visits[:4] != visits[4:8] or visits[4:8] != visits[8:], "rounds differ in order"
     scale = dict(zip(times, objective.scales, strict=True))
     expected = [sum(t * t / scale[t] for t in visits[2 * i : 2 * i + 2]) / 2 for i in range(6)]
     assert losses == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["reference", "trajectory"])
+def test_a_batch_is_a_sum_of_parts_that_nothing_keeps(toy, kind):
+    """A batch of 32 takes the memory of one state, and several processes can share it."""
+    objective = ReferenceObjective(target(), 0, 0, 5) if kind == "reference" else trajectory(batch=5)
+    alive = weakref.WeakSet()
+
+    def velocity(x_t, t):
+        assert not alive, "the state before is gone when the next one is evaluated"
+        v = toy.velocity(x_t.requires_grad_(), t)
+        alive.add(v)
+        return v
+
+    whole = 0.0
+    for part in objective.losses(velocity, 3):
+        whole += float(part.detach())
+        del part
+    shares = [[float(part.detach()) for part in objective.losses(toy.velocity, 3, range(i, 5, 2))] for i in (0, 1)]
+    assert [len(share) for share in shares] == [3, 2]
+    assert sum(map(sum, shares)) == pytest.approx(whole, rel=1e-6)
 
 
 def test_the_straight_path_starts_from_the_decoders_noise():
@@ -191,7 +213,7 @@ def test_the_loss_falls_and_the_vector_is_as_the_decoder_gets_it(toy):
         )
         adapter.materialize(torch.from_numpy(fitted.theta))
         with torch.no_grad():
-            decoded = float(trajectory(batch=4).loss(toy.velocity, 0))
+            decoded = float(sum(trajectory(batch=4).losses(toy.velocity, 0)))
     assert losses[-1][0] < 0.9 * losses[0][0]
     assert decoded == pytest.approx(losses[-1][0], rel=0.05), "the quantised vector does what the fit saw"
     assert all(bits is None for _, bits in losses[:80]) and all(bits > 0 for _, bits in losses[80:])
@@ -302,7 +324,7 @@ def test_an_interruption_in_the_middle_of_a_step_is_no_different(toy, tmp_path, 
     whole, state, n_calls = fit(toy), StateFolder(tmp_path, "job"), 0
     with monkeypatch.context() as patch:
         if moment == "forward":
-            name, cls = "loss", TrajectoryObjective
+            name, cls = "losses", TrajectoryObjective
         else:
             name, cls = "step", torch.optim.AdamW
         original = getattr(cls, name)
@@ -345,7 +367,7 @@ def test_state_of_another_segment_is_ignored(toy, tmp_path):
 @pytest.mark.parametrize("kind", ["empty", "cut", "text", "no figures", "other length", "other model"])
 def test_damaged_state_is_ignored(toy, tmp_path, kind):
     state = stopped_state(toy, tmp_path)
-    path = state.path / "fit.safetensors"
+    path = state.path / "0.fit"
     tensors, figures = state.read_fit(0)
     if kind == "empty":
         path.write_bytes(b"")

@@ -13,6 +13,7 @@ __all__ = [
     "OutputExistsError",
     "UsageError",
     "VovError",
+    "portable",
 ]
 
 
@@ -56,3 +57,9 @@ class Interrupted(VovError):
     """Stopped by the user or a signal; state is kept (exit code 130)."""
 
     exit_code = 130
+
+
+def portable(error: VovError) -> VovError:
+    """The same message as an error of this module, which can be sent to another process."""
+    kind = next(each for each in type(error).__mro__ if each.__module__ == __name__)
+    return kind(str(error))

@@ -50,12 +50,14 @@ def _two_shares(split: list[Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Backbone:
-    """The frozen generative model. path: a local folder; revision: of the hub repository; precision: of its weights."""
+    """The frozen generative model. path: a local folder; revision: of the hub repository; precision: of its weights;
+    compile: the transformer's blocks by torch.compile, where it runs on CUDA."""
 
     id: str = _setting()
     path: str | None = _setting(None)
     revision: str | None = _setting(None)
-    precision: str = _setting("float32", choices=("float32", "bfloat16", "float16"))
+    precision: str = _setting("float32", choices=("float32", "bfloat16", "float16", "int8-weights"))
+    compile: bool = _setting(False)
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,11 @@ def resolve(preset: Preset, overrides: Mapping[str, Mapping[str, Any]], effort: 
 def preset_digest(preset: Preset) -> bytes:
     """Four bytes that name the settings: SHA-256 of their canonical JSON, truncated.
 
-    Name, description, efforts and the local path of the model are left out: they do not change the result.
+    Name, description, efforts, and how the model is found and run are left out: they do not change the result.
     """
     data = {key: dict(value) for key, value in _to_data(preset).items() if key in _GROUPS}
-    data["backbone"].pop("path")
+    for key in ("path", "compile"):
+        data["backbone"].pop(key)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).digest()[:4]
 

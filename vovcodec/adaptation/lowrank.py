@@ -3,8 +3,9 @@
 All factors are materialised by one gather per optimiser step, f = θ[h]·s·g (projection.py), cut into A_l [r, in] and
 B_l [out, r] layer by layer. The gradient of the gather is a segmented sum: since the assignment is balanced, the
 entries of each θ_j form a row of a padded [k, max count] table and the backward pass is one gather and one row sum,
-the same result on every run (no atomics). ΔW is applied as two thin products and never merged into the weights, whose
-bf16 rounding is larger than the update.
+the same result on every run (no atomics). A step of several backward passes sums their gradients in the factors first
+and takes the segmented sum once (`gather`, `collected`). ΔW is applied as two thin products and never merged into the
+weights, whose bf16 rounding is larger than the update.
 
 With an offset θ₀ (a fixed pseudo-random vector that both sides derive from the seed, `offset_vector`) the update is
 ΔW = B(θ₀+θ)·A(θ₀+θ) − B(θ₀)·A(θ₀): zero at θ = 0, where its gradient is not zero. A coded vector then starts at the
@@ -14,6 +15,7 @@ product does anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +29,7 @@ from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 
 __all__ = ["LowRankAdapter", "offset_vector"]
 
+_numbers = itertools.count()
 _OFFSET_RANGE = 1 / 16  # of factor entries; FORMAT.md, "Projection"
 
 
@@ -53,6 +56,20 @@ class _Gather(torch.autograd.Function):
         scale, rows = ctx.saved_tensors
         weighted = F.pad(gradient * scale, (0, 1))  # the last entry is the padding that rows may point to
         return weighted[rows].sum(dim=1), None, None, None
+
+
+def _update_hook(name: str):
+    """A forward hook that adds the update whose factors lie on the layer under `name`.
+
+    One function for all layers: compiled blocks then share their code.
+    """
+
+    def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        x = inputs[0]
+        a, b, strength = getattr(layer, name)
+        return output + strength * F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
+
+    return add_update
 
 
 class LowRankAdapter:
@@ -89,19 +106,25 @@ class LowRankAdapter:
         rows = np.full((vector_length, longest), self.n_entries, dtype=np.int64)
         rows[np.arange(longest) < projection.counts[:, None]] = projection.order
         self._rows = torch.from_numpy(rows).to(device)
-        self._factors: list[tuple[Tensor, Tensor]] | None = None
+        # Of the factors on the layers, which several adapters may share.
+        self._name = f"low_rank_update_{next(_numbers)}"
+        self._expanded: Tensor | None = None
+        self._leaf: Tensor | None = None
         self.strength = 1.0
         self._offset = self._offset_factors = None
         if offset:
             theta_0 = offset_vector(self.n_entries, vector_length, seed)
             self._offset = torch.from_numpy(theta_0).to(device)
             with torch.no_grad():
-                self._offset_factors = self._pairs(self._offset)
+                self._offset_factors = self._pairs(self._entries(self._offset))
 
-    def _pairs(self, theta: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _entries(self, theta: Tensor) -> Tensor:
+        """All factor entries, float32 [D]."""
+        return _Gather.apply(theta, self._index, self._scale, self._rows)
+
+    def _pairs(self, entries: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(A [r, in], B [out, r]) of every layer."""
-        flat = _Gather.apply(theta, self._index, self._scale, self._rows)
-        parts = flat.split(self._sizes)
+        parts = entries.split(self._sizes)
         return [
             (parts[2 * i].view(self._rank, layer.in_features), parts[2 * i + 1].view(layer.out_features, self._rank))
             for i, layer in enumerate(self._layers)
@@ -109,31 +132,39 @@ class LowRankAdapter:
 
     def materialize(self, theta: Tensor) -> None:
         """Set all factors from θ float32 [k]; differentiable in θ."""
-        if self._offset is None:
-            self._factors = self._pairs(theta)
-            return
-        # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
-        self._factors = [
-            (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
-            for (a, b), (a_0, b_0) in zip(self._pairs(self._offset + theta), self._offset_factors, strict=True)
-        ]
+        self._set_factors(self._entries(theta if self._offset is None else self._offset + theta))
 
-    def _hook(self, number: int):
-        def add_update(layer: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0]
-            a, b = self._factors[number]
-            update = F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
-            return output + self.strength * update
+    def gather(self, theta: Tensor) -> None:
+        """As `materialize`, for any number of backward passes before one `collected`."""
+        self._expanded = self._entries(theta if self._offset is None else self._offset + theta)
+        self._leaf = self._expanded.detach().requires_grad_()
+        self._set_factors(self._leaf)
 
-        return add_update
+    def collected(self) -> Tensor:
+        """A scalar whose gradient in θ is the sum of all that was back-propagated since `gather`."""
+        gradient = self._leaf.grad
+        return self._expanded.sum() * 0.0 if gradient is None else (self._expanded * gradient).sum()
+
+    def _set_factors(self, entries: Tensor) -> None:
+        factors = self._pairs(entries)
+        if self._offset is not None:
+            # One pair of thin products per layer all the same: [B, −B₀]·[A; A₀].
+            factors = [
+                (torch.cat([a, a_0]), torch.cat([b, -b_0], dim=1))
+                for (a, b), (a_0, b_0) in zip(factors, self._offset_factors, strict=True)
+            ]
+        for layer, (a, b) in zip(self._layers, factors, strict=True):
+            layer.__dict__[self._name] = (a, b, self.strength)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
         """While inside, every forward of the layers adds x·Aᵀ·Bᵀ, from the last `materialize`."""
-        handles = [layer.register_forward_hook(self._hook(i)) for i, layer in enumerate(self._layers)]
+        hook = _update_hook(self._name)
+        handles = [layer.register_forward_hook(hook) for layer in self._layers]
         try:
             yield
         finally:
-            for handle in handles:
+            for layer, handle in zip(self._layers, handles, strict=True):
                 handle.remove()
-            self._factors = None
+                layer.__dict__.pop(self._name, None)
+            self._expanded = self._leaf = None

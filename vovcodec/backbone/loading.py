@@ -12,12 +12,21 @@ import torch
 from torch import nn
 
 from vovcodec.backbone.checkpointing import CHECKPOINTING
+from vovcodec.backbone.int8 import quantize_blocks
 from vovcodec.backbone.memory import free_memory_bytes, is_out_of_memory, out_of_memory_explained
 from vovcodec.errors import ModelError, UsageError
 
-__all__ = ["LoadOptions", "borrowed_text_encoder", "dtype_of", "load_component", "without_progress_bars"]
+__all__ = [
+    "LoadOptions",
+    "borrowed_text_encoder",
+    "dtype_of",
+    "load_component",
+    "load_transformer",
+    "without_progress_bars",
+]
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+INT8_WEIGHTS = "int8-weights"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8_WEIGHTS: torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,14 @@ class LoadOptions:
 
     vae_tiling: autoencoder in tiles; None = where the whole picture does not fit.
     checkpointing: of gradients, "none", "attention", "full" or "auto" = the fastest that fits.
+    compiled: the transformer's blocks by torch.compile, on CUDA: a minute or more at the start, then faster steps.
     allow_download: let the hub's client fetch missing weights. Without it nothing touches the network.
     remember_captions: keep caption embeddings below the user's cache folder.
     """
 
     vae_tiling: bool | None = None
     checkpointing: str = "auto"
+    compiled: bool = False
     allow_download: bool = False
     remember_captions: bool = True
 
@@ -41,7 +52,7 @@ class LoadOptions:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The dtype of a preset's precision. Raises ModelError for one that these models are not run in."""
+    """The dtype that a preset's precision computes in. Raises ModelError for one that these models are not run in."""
     if precision not in _DTYPES:
         raise ModelError(f"this model runs in {' or '.join(_DTYPES)}, not in {precision}; set backbone.precision")
     return _DTYPES[precision]
@@ -59,7 +70,10 @@ def load_component(model_class: type, folder: Path, dtype: torch.dtype, device: 
     with (
         without_progress_bars(),
         out_of_memory_explained(
-            f"loading {folder.name}", str(device), "use precision bfloat16", "choose a smaller base model"
+            f"loading {folder.name}",
+            str(device),
+            "encode with --precision bfloat16 or int8-weights",
+            "choose a smaller base model",
         ),
     ):
         try:
@@ -77,6 +91,26 @@ def load_component(model_class: type, folder: Path, dtype: torch.dtype, device: 
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ModelError(f"cannot load {folder}: {reason}") from error
     return module.eval().requires_grad_(False)
+
+
+def load_transformer(
+    model_class: type, folder: Path, precision: str, device: torch.device, compiled: bool
+) -> nn.Module:
+    """A transformer as `load_component` loads it; with int8-weights quantised on the way to the device.
+
+    compiled: its blocks by torch.compile, one code for all of them; on CUDA only.
+    """
+    if precision == INT8_WEIGHTS:
+        # In main memory the files are only mapped: layer after layer is read, quantised and forgotten.
+        transformer = load_component(model_class, folder, dtype_of(precision), torch.device("cpu"))
+        with out_of_memory_explained(f"loading {folder.name}", str(device), "choose a smaller base model"):
+            quantize_blocks(transformer, device)
+            transformer = transformer.to(device)
+    else:
+        transformer = load_component(model_class, folder, dtype_of(precision), device)
+    if compiled and device.type == "cuda":
+        transformer.compile_repeated_blocks()
+    return transformer
 
 
 def _diffusers_version() -> tuple[int, int]:

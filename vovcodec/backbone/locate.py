@@ -139,5 +139,5 @@ def _how_to_get(facts: ModelFacts) -> str:
     return (
         f"Get it with `hf download {facts.repository}` ({facts.licence}, about {size_gb:.0f} GB of disk; in bfloat16 "
         f"it needs about {memory_gib:.0f} GiB of device memory), or put that folder at "
-        f"${MODELS_VARIABLE}/{facts.id}, or name it as backbone.path in a preset"
+        f"${MODELS_VARIABLE}/{facts.id}, or name it with --model (backbone.path in a preset)"
     )

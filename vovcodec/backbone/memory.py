@@ -21,10 +21,13 @@ __all__ = [
     "memory_line",
     "memory_needed",
     "out_of_memory_explained",
+    "precision_remedies",
     "release_memory",
+    "what_fits",
 ]
 
-_VALUE_BYTES = {"bfloat16": 2, "float32": 4}
+_VALUE_BYTES = {"bfloat16": 2, "float32": 4, "int8-weights": 2}
+_WEIGHT_BYTES = _VALUE_BYTES | {"int8-weights": 1}
 # Bytes per token, block and unit of width or feed-forward width that the backward pass of an adapted Wan block keeps
 # in bfloat16: counted with saved-tensor hooks at three sizes (Qwen-Image's blocks keep a little less).
 _KEPT_PER_WIDTH, _KEPT_PER_FFN = 40, 2
@@ -69,7 +72,7 @@ def memory_needed(
     Weights are exact parameter counts. What a backward pass keeps was counted on small models of the real classes; the
     rest follows from tensor sizes in the classes' code and was not measured on a GPU.
     """
-    size = _VALUE_BYTES.get(precision, 2)
+    size, weight_size = _VALUE_BYTES.get(precision, 2), _WEIGHT_BYTES.get(precision, 2)
     if facts.max_frames == 1:
         n_frames = 1
     patch = 2 * facts.space_stride
@@ -80,7 +83,7 @@ def memory_needed(
     block_input = size * tokens * facts.width
     pixel_values = 3 * 4 * n_frames * width * height
     return MemoryNeed(
-        weights=size * facts.transformer_params + 4 * facts.autoencoder_params,
+        weights=weight_size * facts.transformer_params + 4 * facts.autoencoder_params,
         text_encoder=size * facts.text_encoder_params,
         frames=_AUTOENCODER_PER_PIXEL * width * height + 2 * pixel_values,
         frames_tiled=_AUTOENCODER_PER_PIXEL * min(_TILE_PIXELS, width * height) + 3 * pixel_values,
@@ -130,6 +133,18 @@ def memory_line(facts: ModelFacts, precision: str, device: str, **size: int) -> 
     )
 
 
+def what_fits(facts: ModelFacts, device: str) -> str:
+    """What of decoding and encoding with a vector fits into what is free on `device`, in which precision."""
+    free = free_memory_bytes(device)
+    parts = []
+    for precision in ("bfloat16", "int8-weights"):
+        need = memory_needed(facts, precision)
+        for verb, size_bytes in (("decode", need.to_decode()), ("encode", need.to_encode())):
+            fits = "" if free is None else (" fits" if size_bytes <= free else " does not fit")
+            parts.append(f"{verb} in {precision} {_gib(size_bytes)}{fits}")
+    return ", ".join(parts)
+
+
 @contextlib.contextmanager
 def out_of_memory_explained(activity: str, device: str, *remedies: str) -> Iterator[None]:
     """Turns running out of memory inside into ModelError: what was done, what is free, which options help."""
@@ -144,6 +159,12 @@ def out_of_memory_explained(activity: str, device: str, *remedies: str) -> Itera
         left = "" if free is None else f" ({_gib(free)} free after giving up)"
         advice = ", or ".join(remedies) or "use a device with more memory"
         raise ModelError(f"out of memory on {device} while {activity}{left}; {advice}") from error
+
+
+def precision_remedies(precision: str) -> list[str]:
+    """What to say about the precision where memory ran out."""
+    smaller = {"float32": "bfloat16 or int8-weights", "bfloat16": "int8-weights"}.get(precision)
+    return [f"encode with --precision {smaller}"] if smaller else []
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -19,9 +19,9 @@ from vovcodec.backbone.catalog import ModelFacts
 from vovcodec.backbone.checkpointing import Checkpointing
 from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.linears import qwen_image_linears
-from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder, dtype_of, load_component
+from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder, dtype_of, load_component, load_transformer
 from vovcodec.backbone.locate import ModelFolder
-from vovcodec.backbone.memory import MemoryNeed, memory_needed, out_of_memory_explained
+from vovcodec.backbone.memory import MemoryNeed, memory_needed, out_of_memory_explained, precision_remedies
 from vovcodec.backbone.protocol import LatentGeometry
 from vovcodec.errors import ModelError, UsageError
 
@@ -74,6 +74,7 @@ class QwenImageBackbone:
         self._transformer: nn.Module | None = None
         self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
+        self._compiled = options.compiled
 
     def memory_needed(self, width: int, height: int) -> MemoryNeed:
         """Estimate for pictures of this size; see `memory.memory_needed`."""
@@ -152,7 +153,9 @@ class QwenImageBackbone:
             from diffusers import QwenImageTransformer2DModel
 
             folder = self._folder / "transformer"
-            transformer = load_component(QwenImageTransformer2DModel, folder, self._dtype, self.device)
+            transformer = load_transformer(
+                QwenImageTransformer2DModel, folder, self.precision, self.device, self._compiled
+            )
             if transformer.config.guidance_embeds:
                 raise ModelError(f"{folder} is distilled for guidance, which this codec does not use")
             self._transformer = transformer
@@ -164,6 +167,4 @@ class QwenImageBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use a smaller base model"]
-        if self.precision == "float32":
-            remedies.insert(0, "set backbone.precision to bfloat16")
-        return remedies
+        return precision_remedies(self.precision) + remedies

@@ -25,9 +25,12 @@ def pick_device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ModelError(f"device {name!r} was asked for but this PyTorch sees no CUDA device; use --device cpu")
     try:
-        return str(torch.device(name))
+        device = torch.device(name)
     except RuntimeError as error:
         raise ModelError(f"unknown device {name!r}; use auto, cpu or cuda:0") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return str(device)
 
 
 def load_backbone(

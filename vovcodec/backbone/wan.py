@@ -21,9 +21,9 @@ from vovcodec.backbone.catalog import ModelFacts
 from vovcodec.backbone.checkpointing import Checkpointing
 from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.linears import wan_linears
-from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder, dtype_of, load_component
+from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder, dtype_of, load_component, load_transformer
 from vovcodec.backbone.locate import ModelFolder
-from vovcodec.backbone.memory import MemoryNeed, memory_needed, out_of_memory_explained
+from vovcodec.backbone.memory import MemoryNeed, memory_needed, out_of_memory_explained, precision_remedies
 from vovcodec.backbone.protocol import LatentGeometry
 from vovcodec.errors import ModelError
 
@@ -49,7 +49,7 @@ class WanBackbone:
 
     Args:
         facts: which model it claims to be. folder: its complete model folder.
-        device, precision: "bfloat16" or "float32" of transformer and text encoder. options: see `LoadOptions`.
+        device, precision: "float32", "bfloat16" or "int8-weights" (see int8.py). options: see `LoadOptions`.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class WanBackbone:
         )
         self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
+        self._compiled = options.compiled
 
     def memory_needed(self, n_frames: int, width: int, height: int) -> MemoryNeed:
         """Estimate for segments of this size; see `memory.memory_needed`."""
@@ -164,7 +165,8 @@ class WanBackbone:
             from diffusers import WanTransformer3DModel
 
             for name in self._expert_names:
-                expert = load_component(WanTransformer3DModel, self._folder / name, self._dtype, self.device)
+                folder = self._folder / name
+                expert = load_transformer(WanTransformer3DModel, folder, self.precision, self.device, self._compiled)
                 self._experts.append(expert)
         return self._experts
 
@@ -176,6 +178,4 @@ class WanBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use shorter segments (geometry.segment_frames in the preset)"]
-        if self.precision == "float32":
-            remedies.insert(0, "set backbone.precision to bfloat16")
-        return remedies
+        return precision_remedies(self.precision) + remedies

@@ -71,6 +71,11 @@ def root(context: click.Context) -> None:
 
     vov encode in.mp4 -o out.vov    and back:    vov decode out.vov -o back.mp4
     """
+    if context.invoked_subcommand != "encode":
+        from vovcodec.codec.devices import process_rank
+
+        if process_rank()[1] > 1:
+            raise click.UsageError("only encode runs as several processes: leave torchrun out")
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         context.exit(EXIT_USAGE)

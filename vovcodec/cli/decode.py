@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,6 +35,7 @@ _size = arg.Parsed(arg.parse_output_size, "WxH|coded|source")
 @_picture("-t", "duration_s", type=_time, help="Duration.")
 @_picture("--steps", type=click.IntRange(1), metavar="N", help="Sampler steps instead of the file's own.")
 @_running("--verify", is_flag=True, help="Compare with what the encoder saw and report the drift.")
+@_running("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_running("--strict", is_flag=True, help="Refuse a damaged file; else what is left is decoded, exit code 4.")
 @_running("--force", is_flag=True, help="Decode although the base model differs.")
 @arg.limit_option

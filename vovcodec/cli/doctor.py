@@ -1,10 +1,13 @@
-"""`vov doctor`: what this installation consists of and what it can run on."""
+"""`vov doctor`: what this installation consists of, which models it has, and what would run where."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import shutil
+import subprocess
+from pathlib import Path
 
 import click
 
@@ -15,13 +18,13 @@ from vovcodec.errors import ModelError
 
 __all__ = ["command", "examine"]
 
-_NEEDED = ("torch", "diffusers", "transformers", "safetensors", "av", "constriction", "numpy", "pillow")
+_NEEDED = ("torch", "diffusers", "transformers", "accelerate", "safetensors", "av", "constriction", "numpy", "pillow")
 
 
-@click.command(short_help="Report versions, devices and the embedded model.")
+@click.command(short_help="Report versions, devices, models and what would run.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(as_json: bool) -> None:
-    """Report versions, devices and the embedded model; exit code 5 when something needed is missing."""
+    """Report versions, devices, models and what would run; exit code 5 when something needed is missing."""
     findings, missing = examine()
     print(json.dumps(findings | {"missing": missing}) if as_json else format_mapping(findings), flush=True)
     if missing:
@@ -45,29 +48,68 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     weights_bytes = embedded_weights_bytes()
     if not weights_bytes:
         missing.append("embedded model")
-    return {
-        "versions": versions,
-        "devices": _devices() if "torch" not in missing else {},
-        "memory": _memory() if "torch" not in missing else {},
-        "models": {"embedded (pocket)": f"{weights_bytes / 1e6:.1f} MB" if weights_bytes else "missing"},
+    embedded = f"embedded, {weights_bytes / 1e6:.1f} MB, runs on any device" if weights_bytes else "missing"
+    found = {"versions": versions}
+    if "torch" in missing:
+        return found | {"models": {"pocket": embedded}}, missing
+    from vovcodec.codec.models import model_report
+
+    devices = _devices()
+    best = "cuda:0" if "cuda:0" in devices else "cpu"
+    reports = model_report(best)
+    return found | {
+        "devices": devices,
+        "models": {"pocket": embedded} | {name: state for name, (state, _) in reports.items()},
+        f"would run on {best}": {name: memory for name, (_, memory) in reports.items()},
+        "caches": _caches(),
     }, missing
-
-
-def _memory() -> dict[str, str]:
-    from vovcodec.codec.models import memory_report
-
-    return memory_report("auto")
 
 
 def _devices() -> dict[str, str]:
     import torch
 
     devices = {"cpu": f"{platform.machine()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"}
+    driver = _driver()
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             free, total = torch.cuda.mem_get_info(index)
-            name = torch.cuda.get_device_name(index)
-            devices[f"cuda:{index}"] = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            facts = torch.cuda.get_device_properties(index)
+            capability = f"compute capability {facts.major}.{facts.minor}"
+            memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+            devices[f"cuda:{index}"] = f"{facts.name}, {memory}, {capability}"
+        devices["cuda"] = f"torch for CUDA {torch.version.cuda}, driver {driver or 'unknown'}"
+        has_nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
+        devices["several devices"] = f"workers for segments; torchrun {'with nccl' if has_nccl else 'needs nccl'}"
+    elif torch.version.cuda is None:
+        hint = f" although there is a driver ({driver}): install torch for CUDA" if driver else ""
+        devices["cuda"] = f"none: this torch is built without CUDA{hint}"
     else:
-        devices["cuda"] = "none (torch without CUDA)" if torch.version.cuda is None else "none found"
+        devices["cuda"] = f"none found: torch for CUDA {torch.version.cuda}, driver {driver or 'not found'}"
     return devices
+
+
+def _driver() -> str | None:
+    """Version of the NVIDIA driver, None without one."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = done.stdout.split()
+    return lines[0] if done.returncode == 0 and lines else None
+
+
+def _caches() -> dict[str, str]:
+    """Where things are kept between runs, and how large that has become."""
+    from vovcodec.codec.models import cache_folders
+
+    return {name: f"{folder}, {_size_text(folder)}" for name, folder in cache_folders().items()}
+
+
+def _size_text(folder: Path) -> str:
+    if not folder.is_dir():
+        return "not there yet"
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return f"{len(files)} file(s), {sum(path.stat().st_size for path in files) / 1e6:.1f} MB"

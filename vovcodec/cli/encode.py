@@ -14,6 +14,7 @@ from vovcodec.cli.batch import is_folder_job, outputs_in, run_each
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
 from vovcodec.cli.targets import check_source, check_target, is_pipe
+from vovcodec.codec.devices import process_rank
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.errors import UsageError
 
@@ -26,6 +27,7 @@ _model = functools.partial(arg.grouped_option, "Model")
 _picture = functools.partial(arg.grouped_option, "Picture, time and sound")
 _rate = functools.partial(arg.grouped_option, "Rate (one of --bytes, --bitrate, --bpp, --lambda)")
 _running = functools.partial(arg.grouped_option, "Running")
+_precision = click.Choice(["float32", "bfloat16", "int8-weights"])
 _time = arg.Parsed(arg.parse_time, "T")
 
 
@@ -33,6 +35,7 @@ _time = arg.Parsed(arg.parse_time, "T")
 @click.argument("sources", metavar="IN…", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="OUT.vov|DIR/", help="The .vov file, a folder, or - for a pipe.")
 @_model("--preset", default="pocket", show_default=True, metavar="NAME|FILE.yaml", help="See vov presets.")
+@_model("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_model("--effort", default="fast", show_default=True, metavar="EFFORT", help="instant, fast, medium, slow or paper.")
 @_model("--caption", metavar="TEXT|@FILE|auto|none", help="What the clip shows.")
 @_picture("--size", type=arg.Parsed(arg.parse_size, "WxH"), help="Coded size; default from the preset.")
@@ -46,6 +49,9 @@ _time = arg.Parsed(arg.parse_time, "T")
 @_rate("--bpp", "target_bpp", type=arg.Parsed(arg.parse_rate, "X"), help="Bits per source pixel.")
 @_rate("--lambda", "lambda_", type=arg.Parsed(arg.parse_rate, "L"), help="Fixed rate-distortion multiplier.")
 @_rate("--split", type=arg.Parsed(arg.parse_split, "V:S"), help="Shares of vector and steering: 70:30.")
+@_model("--precision", type=_precision, help="Of the model's weights; default from the preset.")
+@_running("--compile", "compiled", is_flag=True, default=None, help="Compile the model's blocks (CUDA).")
+@_running("--batch", type=click.IntRange(1), metavar="N", help="States per step of the fit; shared by torchrun.")
 @_running("--seed", type=click.IntRange(0), metavar="N", help="Of the decoder's noise.")
 @_running("--resume/--no-resume", default=True, help="Continue an interrupted encode; on by default.")
 @_running("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where interrupted encodes are kept.")
@@ -76,10 +82,15 @@ def _encode(source: str, output: str, options: EncodeOptions, running: arg.Runni
     checked_source = check_source(source)
     if not is_pipe(output) and Path(output).suffix.lower() in _MEDIA_SUFFIXES:
         raise UsageError(f"encode writes a .vov file: name the output {Path(output).with_suffix('.vov')}")
-    target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
-    options = dataclasses.replace(options, overwrite=may_overwrite)
+    rank, _ = process_rank()
+    if rank == 0:  # the only process that writes and reports
+        target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
+        options = dataclasses.replace(options, overwrite=may_overwrite)
+    else:
+        target = output
     with open_progress(running) as listener:
         from vovcodec.codec.encode import encode
 
         report = encode(checked_source, target, options, listener, *backbones)
-    print_report(report, running, data_on_stdout=is_pipe(output))
+    if rank == 0:
+        print_report(report, running, data_on_stdout=is_pipe(output))

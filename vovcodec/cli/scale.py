@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ _method = click.Choice(["atoms", "importance"])
 @_steering("--bytes", "target_bytes", type=arg.Parsed(arg.parse_byte_count, "N"), help="Whole new file: 1500, 1.5k.")
 @_steering("--steps", type=click.IntRange(2), metavar="N", help="Sampler steps, with --method importance.")
 @_steering("--method", type=_method, default="atoms", help="Signed atoms, or the paper's importance sampling.")
+@_running("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_running("--force", is_flag=True, help="Go on although the base model differs.")
 @arg.running_options
 def command(source: str, reference: str | None, output: str, running: arg.Running, **settings: Any) -> None:

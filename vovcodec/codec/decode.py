@@ -5,24 +5,27 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from vovcodec.backbone.memory import free_memory_bytes
-from vovcodec.backbone.protocol import Backbone
 from vovcodec.backbone.registry import pick_device
-from vovcodec.codec.check import LEAST_AGREEMENT_DB, drift_db
+from vovcodec.codec.check import LEAST_AGREEMENT_DB
+from vovcodec.codec.decode_worker import DecodedSegment, make_segment_decoder, segment_decoder
+from vovcodec.codec.devices import listed_devices, threads_per_worker
 from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import peak_memory_bytes
-from vovcodec.codec.models import BackboneCache, memory_notice
+from vovcodec.codec.models import BackboneCache, announce_needs
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
-from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
+from vovcodec.codec.pool import DevicePool
+from vovcodec.codec.regenerate import load_matching_backbone
 from vovcodec.codec.sound import track_of
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
 from vovcodec.errors import FormatError, UsageError
@@ -85,19 +88,26 @@ def decode_stream(
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
     n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in segments)
     track, rate = track_of(stream, listener), frame_rate_of(header)
-    device = pick_device(options.device)
+    devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
         decode_cost(header, segments, steps=options.steps),
         options.limits,
-        device=device,
-        free_bytes=free_memory_bytes(device),
-        n_threads=options.threads,
+        device=devices[0],
+        n_workers=len(devices),
+        free_bytes=_free_per_worker(devices),
+        n_threads=threads_per_worker(devices, options.threads),
         approve=options.approve,
     )
-    n_frames = max(segment.n_frames for segment in segments)
-    size = {"n_frames": n_frames, "width": header.coded_width, "height": header.coded_height}
-    if needed := memory_notice(header.backbone_id, header.precision, device, **size):
-        listener.note(needed)
+    announce_needs(
+        header.backbone_id,
+        header.precision,
+        devices,
+        listener,
+        remedies=("use a device with more memory",),
+        n_frames=max(segment.n_frames for segment in segments),
+        width=header.coded_width,
+        height=header.coded_height,
+    )
     # Open the output before the model: a name that cannot be written shows at once.
     writer = open_writer(
         target,
@@ -115,28 +125,20 @@ def decode_stream(
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)
     try:
-        backbone = load_matching_backbone(header, device=device, force=options.force, backbones=backbones)
-        adapters = Adapters(backbone)
-        listener.stage("decoding", n_total)
-        for segment, begin, end in wanted:
-            frames = fault = None
-            try:
-                if segment is not None:
-                    frames = _frames_of(segment, stream, backbone, adapters, options, listener)
-            except FormatError as error:  # its checksum is right: a faulty writer made it
-                if options.strict or len(segments) == 1:
-                    raise
-                fault = error
-            if frames is None:
-                for frame in concealer.conceal(begin, end, fault):
-                    writer.write(frame)
-                continue
-            if options.verify and segment.check is not None:
-                drift = drift_db(frames, segment.check)
+        with closing(_decoded(stream, segments, devices, n_total, options, listener, backbones)) as decoded:
+            for segment, begin, end in wanted:
+                result = None if segment is None else next(decoded)
+                if isinstance(result, FormatError) and (options.strict or len(segments) == 1):
+                    raise result
+                if result is None or isinstance(result, FormatError):
+                    for frame in concealer.conceal(begin, end, result):
+                        writer.write(frame)
+                    continue
+                frames, drift = result
                 if drift is not None:
                     drifts.append(drift)
-            for frame in frames[begin - segment.first_frame : end - segment.first_frame]:
-                writer.write(concealer.show(resize_frames(frame, width, height)))
+                for frame in frames[begin - segment.first_frame : end - segment.first_frame]:
+                    writer.write(concealer.show(resize_frames(frame, width, height)))
         writer.close()
     except BaseException:
         writer.abort()
@@ -162,26 +164,38 @@ def decode_stream(
     )
 
 
-def _frames_of(
-    segment: Segment,
+def _decoded(
     stream: VovFile,
-    backbone: Backbone,
-    adapters: Adapters,
+    segments: list[Segment],
+    devices: list[str],
+    n_total: int,
     options: DecodeOptions,
     listener: ProgressListener,
-) -> np.ndarray:
-    """The real frames of one segment at coded size, uint8 [F, H, W, 3]."""
-    latents = regenerate_latents(
-        backbone,
-        stream.header,
-        segment,
-        stream.caption_of(segment),
-        adapters,
-        n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
-        n_evaluations=options.steps,
-        on_step=lambda t, x_t, clean: listener.advance(),
-    )
-    return backbone.to_frames(latents)[: segment.n_frames]
+    backbones: BackboneCache | None,
+) -> Iterator[DecodedSegment]:
+    """The segments' frames, in their order; with several devices several segments are in work."""
+    header = stream.header
+    tasks = [(segment, stream.caption_of(segment)) for segment in segments]
+    if len(devices) == 1:
+        backbone = load_matching_backbone(
+            header, device=devices[0], force=options.force, path=options.model, backbones=backbones
+        )
+        decode_one = segment_decoder(backbone, header, options.steps, options.verify)
+        listener.stage("decoding", n_total)
+        for task in tasks:
+            yield decode_one(task, listener)
+        return
+    threads = threads_per_worker(devices, options.threads)
+    arguments = (header, options.model, options.force, options.steps, options.verify, threads)
+    listener.stage("decoding segments", len(tasks))
+    with DevicePool(devices, make_segment_decoder, arguments, listener) as pool:
+        yield from pool.map(tasks, lambda number, result: listener.advance())
+
+
+def _free_per_worker(devices: Sequence[str]) -> int | None:
+    """Bytes of memory that are free for each worker, where there is least; None where that cannot be told."""
+    free = {device: free_memory_bytes(device) for device in devices}
+    return min((size // devices.count(device) for device, size in free.items() if size is not None), default=None)
 
 
 def _why_nothing_is_left(stream: VovFile) -> FormatError:

@@ -56,6 +56,7 @@ def edit(
 
     rendering = DecodeOptions(
         steps=options.steps,
+        model=options.model,
         device=options.device,
         force=options.force,
         overwrite=options.overwrite,

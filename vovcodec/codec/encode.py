@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from vovcodec import __version__
+from vovcodec.backbone.catalog import model_facts
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.backbone.registry import load_backbone, pick_device
+from vovcodec.backbone.registry import pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -24,20 +27,22 @@ from vovcodec.codec.accounting import (
 )
 from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
+from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
-from vovcodec.codec.models import BackboneCache, memory_notice
+from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
-from vovcodec.codec.regenerate import make_adapter
-from vovcodec.codec.segment import encode_segment
+from vovcodec.codec.pool import DevicePool
+from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
 from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
 from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError, VovError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
+from vovcodec.fitting.ranks import Ranks, joined_ranks
 from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
@@ -59,6 +64,8 @@ def encode(
 ) -> EncodeReport:
     """Encode a clip or picture and report what came out.
 
+    Under `torchrun` every process calls this: they fit each vector together, the first one writes and reports progress.
+
     Args:
         source: path, `frames/%05d.png`, or "-" for standard input.
         target: path of the `.vov` file, or "-" for standard output.
@@ -68,12 +75,31 @@ def encode(
 
     Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
     """
-    started = time.monotonic()
     options, listener = options or EncodeOptions(), listener or SilentListener()
+    rank, size = process_rank()
+    if size > 1:
+        if str(source) == "-":
+            raise UsageError("several processes cannot read one standard input: name a file that all of them can read")
+        options = replace(options, device=device_of_rank(options.device))
+        listener = SilentListener() if rank else listener
+    with joined_ranks(rank, size, options.device) as ranks:
+        return _encode(source, target, options, listener, ranks, backbones)
+
+
+def _encode(
+    source: Path | str,
+    target: Path | str,
+    options: EncodeOptions,
+    listener: ProgressListener,
+    ranks: Ranks,
+    backbones: BackboneCache | None,
+) -> EncodeReport:
+    started = time.monotonic()
+    devices = [pick_device(name) for name in listed_devices(options.device)]
     if options.threads:
         torch.set_num_threads(options.threads)
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
-    require_writable(target, overwrite=options.overwrite)
+    ranks.first(functools.partial(require_writable, target, overwrite=options.overwrite))
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
@@ -107,27 +133,22 @@ def encode(
                 listener.note("the input has no sound to keep")
             for notice in reader.notices:
                 listener.note(notice)
-            device = pick_device(options.device)
-            n_frames = min(preset.geometry.segment_frames, spool.n_frames)
-            precision = preset.backbone.precision
-            needed = memory_notice(preset.backbone.id, precision, device, n_frames=n_frames, width=width, height=height)
-            if needed:
-                listener.note(needed)
-            backbone = (backbones.load if backbones else load_backbone)(
-                preset.backbone.id,
-                path=preset.backbone.path,
-                revision=preset.backbone.revision,
-                device=device,
-                precision=precision,
+            _announce(preset, devices, spool, listener)
+            # Several devices are the workers' own: here the model only tells what it is.
+            backbone = load_preset_backbone(preset, devices[0] if len(devices) == 1 else "cpu", backbones)
+            caption = ranks.first(
+                lambda: resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
             )
-            caption = resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
-            job = _Job(options, preset, backbone, info, spool, detector.cuts(), track, caption, listener)
+            job = _Job(
+                options, preset, backbone, info, spool, detector.cuts(), track, caption, listener, devices, ranks
+            )
             stream, quality, n_evaluations = job.run()
             try:
-                stream = write_checked(target, stream, overwrite=options.overwrite)
+                stream = ranks.first(lambda: write_checked(target, stream, overwrite=options.overwrite))
             except (MediaError, OutputExistsError) as error:
                 raise type(error)(f"{error}; {job.kept} for the same command with another output") from None
-            job.state.discard()
+            if ranks.is_first:
+                job.state.discard()
     sections = section_sizes(stream)
     size_bytes = sum(sections.values())
     return EncodeReport(
@@ -149,6 +170,25 @@ def encode(
         peak_memory_bytes=peak_memory_bytes(),
         segments=len(stream.segments),
         caption=caption,
+    )
+
+
+def _announce(preset: Preset, devices: list[str], spool: FrameSpool, listener: ProgressListener) -> None:
+    """What the encode needs, and a wish that cannot be met, before the model is loaded."""
+    chosen = preset.backbone
+    compiles = model_facts(chosen.id) is not None and all(device.startswith("cuda") for device in devices)
+    if chosen.compile and not compiles:
+        listener.note("--compile acts on the big models on CUDA only: not used")
+    announce_needs(
+        chosen.id,
+        chosen.precision,
+        devices,
+        listener,
+        fits=preset.adaptation.vector_length > 0,
+        remedies=("use a smaller --size", "use shorter segments"),
+        n_frames=min(preset.geometry.segment_frames, spool.n_frames),
+        width=spool.width,
+        height=spool.height,
     )
 
 
@@ -180,7 +220,10 @@ class _Job:
         track: AudioTrack | None,
         caption: str,
         listener: ProgressListener,
+        devices: list[str],
+        ranks: Ranks,
     ) -> None:
+        self.options, self.devices, self.ranks = options, devices, ranks
         self.preset, self.backbone, self.spool = preset, backbone, spool
         self.caption, self.listener = caption, listener
         multiple = backbone.geometry.size_multiple
@@ -240,8 +283,9 @@ class _Job:
             else None,
             sampler=sampler_of_preset(preset, is_still=is_still),
         )
-        self.adapter = make_adapter(backbone, self.header.adaptation) if self.header.adaptation else None
-        self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=options.resume)
+        # Whatever is kept, the first process keeps.
+        resume = options.resume or not ranks.is_first
+        self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=resume)
 
     def _digest(self) -> str:
         """Names the job: frames and everything else that the result depends on."""
@@ -262,48 +306,65 @@ class _Job:
         """All segments → the stream, its quality, network evaluations."""
         finished: list[Segment] = []
         quality, n_evaluations = QualityMean(), 0
-        payload_left = self._payload_bytes()
         if self.preset.steering.method == "importance":
             warn_of_few_steps(self.header.sampler, self.listener)
+        coded = self._one_by_one() if len(self.devices) == 1 else self._on_several_devices()
+        try:
+            for segment, psnr_db, ssim, evaluations in coded:
+                finished.append(segment)
+                quality.add(segment.n_frames, psnr_db, ssim)
+                n_evaluations += evaluations
+        except KeyboardInterrupt:
+            raise Interrupted(f"stopped; {self.kept}") from None
+        stream = VovFile(self.header, tuple(finished), self.caption or None, self.extras)
+        return stream, quality, n_evaluations
+
+    def _one_by_one(self) -> Iterator[tuple[Segment, float, float, int]]:
+        """(segment, PSNR, SSIM, evaluations) of each; the bytes that one leaves over go to the next."""
+        encode_one = segment_encoder(self.backbone, self.preset, self.header, self.caption, self.state, self.ranks)
+        payload_left = self._payload_bytes()
         for number, span in enumerate(self.segments):
             frames_left = self.spool.n_frames - span.start
             share = None if payload_left is None else payload_left * span.n_frames / frames_left
             if len(self.segments) > 1:
                 self.listener.note(f"segment {number + 1} of {len(self.segments)}")
-            kept = self._kept(number)
-            if kept is None:
-                kept = self._encode(number, span, share)
-            segment, psnr_db, ssim, evaluations = kept
-            finished.append(segment)
-            quality.add(span.n_frames, psnr_db, ssim)
-            n_evaluations += evaluations
+            result = self.ranks.first(functools.partial(self._kept, number))
+            if result is None:
+                mine = encode_one(self._task(number, share), self.listener)
+                # Every process has steered by itself, with rounding errors of its own: the first one's counts.
+                result = self.ranks.first(lambda mine=mine: mine)
+                if self.ranks.is_first:
+                    self._keep(*result)
             if payload_left is not None:
-                payload_left -= payload_size(segment)
-        stream = VovFile(self.header, tuple(finished), self.caption or None, self.extras)
-        return stream, quality, n_evaluations
+                payload_left -= payload_size(result[0])
+            yield result
 
-    def _encode(self, number: int, span, payload_bytes: float | None) -> tuple[Segment, float, float, int]:
+    def _on_several_devices(self) -> Iterator[tuple[Segment, float, float, int]]:
+        """As `_one_by_one`, spread over worker processes; a segment's share of the bytes is fixed by its length."""
+        kept = {number: self._kept(number) for number in range(len(self.segments))}
+        todo = [number for number, result in kept.items() if result is None]
+        devices = self.devices[: len(todo)]
+        if len(devices) < len(self.devices):
+            self.listener.note(f"{len(todo)} segment(s) to encode: {len(devices)} of {len(self.devices)} devices work")
+        payload = self._payload_bytes()
+        shares = [None if payload is None else payload * s.n_frames / self.spool.n_frames for s in self.segments]
+        self.listener.stage("encoding segments", len(self.segments), len(self.segments) - len(todo))
+
+        def finish(number: int, result: tuple[Segment, float, float, int]) -> None:
+            self._keep(*result)
+            self.listener.advance(1, psnr_db=result[1])
+
+        threads = threads_per_worker(devices, self.options.threads)
+        arguments = (self.preset, self.header, self.caption, self.state.path, threads)
+        with DevicePool(devices, make_segment_encoder, arguments, self.listener) as pool:
+            results = pool.map((self._task(number, shares[number]) for number in todo), finish)
+            for result in kept.values():
+                yield next(results) if result is None else result
+
+    def _task(self, number: int, payload_bytes: float | None) -> SegmentTask:
+        span = self.segments[number]
         frames = pad_frames(self.spool.read(span.start, span.n_frames), span.n_coded_frames)
-        try:
-            coded = encode_segment(
-                self.backbone,
-                self.preset,
-                self.header.sampler,
-                self.adapter,
-                self.caption,
-                frames,
-                index=number,
-                first_frame=span.start,
-                n_frames=span.n_frames,
-                payload_bytes=payload_bytes,
-                state=self.state,
-                listener=self.listener,
-            )
-        except KeyboardInterrupt:
-            raise Interrupted(f"stopped; {self.kept}") from None
-        result = (coded.segment, coded.psnr_db, coded.ssim, coded.n_evaluations)
-        self._keep(*result)
-        return result
+        return SegmentTask(number, span.start, span.n_frames, frames, payload_bytes)
 
     @property
     def kept(self) -> str:
@@ -347,7 +408,7 @@ class _Job:
                     index=number,
                     first_frame=span.start,
                     n_frames=span.n_frames,
-                    vector=blank_vector(size_bytes) if self.adapter else None,
+                    vector=blank_vector(size_bytes) if self.header.adaptation else None,
                     atoms=blank_atoms(self.plan, size_bytes) if method == "atoms" else None,
                     importance=blank_indices(size_bytes) if method == "importance" else None,
                     check=blank_check(),
@@ -356,5 +417,5 @@ class _Job:
             )
             return VovFile(self.header, blanks, self.caption or None, self.extras)
 
-        n_blanks = (bool(self.adapter) + (method != "none")) * len(self.segments)
+        n_blanks = (bool(self.header.adaptation) + (method != "none")) * len(self.segments)
         return payload_budget(stream_with, self.file_bytes, n_blanks)

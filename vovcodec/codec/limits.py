@@ -108,6 +108,7 @@ def require_affordable(
     *,
     device: str,
     free_bytes: int | None,
+    n_workers: int = 1,
     n_threads: int | None = None,
     approve: Approve | None = None,
 ) -> None:
@@ -115,9 +116,12 @@ def require_affordable(
 
     free_bytes: on the device; None = unknown. Where no limit for memory is set, the work alone must fit there: the
     model is the user's own choice, may lie here in a smaller form, and explains itself when it does not fit.
-    n_threads: None = all. approve: asked with one line; None = nobody can be asked.
+    n_workers: equal ones that share the work; memory and n_threads are those of each. n_threads: None = all.
+    approve: asked with one line; None = nobody can be asked.
     """
     hours = cost.hours(device, n_threads or os.cpu_count() or 1)
+    if hours is not None:
+        hours /= n_workers
     allow = f"memory={-(-(cost.memory_bytes or 0) // 10**9)}G"
     if limits.memory is not None and (cost.memory_bytes or 0) > limits.memory:
         what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(limits.memory)} are allowed"

@@ -60,6 +60,10 @@ class EncodeOptions:
     """Settings of one encode.
 
     preset: name of a shipped preset or path of a YAML file.
+    model: folder of the base model; None = where the preset says, or where models usually are.
+    precision: of the model's weights: `float32`, `bfloat16`, `int8-weights`; None = from the preset.
+    compiled: the model's blocks by torch.compile, on CUDA; None = from the preset.
+    batch: states per optimiser step of the fit; None = from the preset.
     effort: name of an effort in that preset.
     caption: the text itself, `@FILE` (read it from a file), `auto` (a local captioner) or `none`; None = `none`.
     size: coded (width, height) in pixels; None = chosen from the preset's short side.
@@ -70,7 +74,7 @@ class EncodeOptions:
     split: shares of the payload for (vector, steering), summing to 1.
     audio: `none`, `copy` (the source's packets) or bits per second of Opus as text; None = 16000, unless a given size
         of the file leaves too little for it (see `vovcodec.codec.sound`).
-    device: `auto`, `cpu`, `cuda`, `cuda:0,1`.
+    device: `auto`, `cpu`, `cuda`, `cuda:0,1`; several encode different segments at a time.
     seed: of the decoder's noise. resume: continue a kept state. state_dir: where states are kept.
     threads: CPU threads; None = all.
 
@@ -78,6 +82,10 @@ class EncodeOptions:
     """
 
     preset: str | Path = "pocket"
+    model: Path | None = None
+    precision: str | None = None
+    compiled: bool | None = None
+    batch: int | None = None
     effort: str = "fast"
     caption: str | None = None
     size: tuple[int, int] | None = None
@@ -103,7 +111,7 @@ class EncodeOptions:
         if len(given) > 1:
             names = " and ".join(name.removeprefix("target_").rstrip("_") for name in given)
             raise UsageError(f"{names} exclude each other: give one rate target")
-        _check_positive(self, *_RATE_FIELDS, "frame_rate", "duration_s", "n_frames", "threads")
+        _check_positive(self, *_RATE_FIELDS, "frame_rate", "duration_s", "n_frames", "threads", "batch")
         _check_not_negative(self, "start_s", "seed")
         _check_size(self.size)
         if self.split is not None and (min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9):
@@ -124,6 +132,13 @@ class EncodeOptions:
         Size, frame rate and a bit-rate target depend on the input and are applied by `encode` itself.
         """
         overrides: dict[str, dict[str, Any]] = {}
+        path = None if self.model is None else str(self.model)
+        backbone = {"path": path, "precision": self.precision, "compile": self.compiled}
+        backbone = {key: value for key, value in backbone.items() if value is not None}
+        if backbone:
+            overrides["backbone"] = backbone
+        if self.batch is not None:
+            overrides["fitting"] = {"batch": self.batch}
         if self.seed is not None:
             overrides["sampler"] = {"seed": self.seed}
         rate = {"bytes": self.target_bytes, "bpp": self.target_bpp, "lambda": self.lambda_}
@@ -170,7 +185,8 @@ class DecodeLimits:
 
     side: px, of source and coded frames. frames, segments: of the stream. caption: bytes of UTF-8 of one caption.
     vector: symbols of one vector. atoms: of one segment. evaluations: of the network, all segments of the file.
-    memory: bytes; None = what is free on the device. hours: of the whole decode, as estimated.
+    memory: bytes, of each worker where there are several devices; None = what is free on the device. hours: of the
+        whole decode, as estimated.
     """
 
     side: int = 16_384
@@ -191,6 +207,8 @@ class DecodeOptions:
     steps: stop after so many network evaluations and show the estimate reached (a preview).
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
+    model: folder of the base model; None = where models usually are.
+    device: `auto`, `cpu`, `cuda`, `cuda:0,1`; several decode different segments at a time.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
     strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
     limits: what the file may have and take. approve: asked before more memory or time than that is spent; None = the
@@ -204,6 +222,7 @@ class DecodeOptions:
     start_s: float | None = None
     duration_s: float | None = None
     verify: bool = False
+    model: Path | None = None
     device: str = "auto"
     force: bool = False
     overwrite: bool = False
@@ -247,6 +266,7 @@ class ScaleOptions:
 
     target_bytes: size of the whole new file; None = what the preset of the file's model has.
     method: `atoms` or `importance`. steps: sampler steps of importance sampling; with atoms the bytes decide.
+    model: as in `DecodeOptions`.
 
     Raises UsageError for values that can never make sense.
     """
@@ -254,6 +274,7 @@ class ScaleOptions:
     target_bytes: int | None = None
     steps: int | None = None
     method: Literal["atoms", "importance"] = "atoms"
+    model: Path | None = None
     device: str = "auto"
     force: bool = False
     overwrite: bool = False
@@ -291,7 +312,7 @@ class EditOptions:
     n_frames, frame_rate: new number of frames and frames per second.
     keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
         none after an edit of caption, vectors or size.
-    steps, force, container, device: as in `DecodeOptions`, for media.
+    steps, model, force, container, device: as in `DecodeOptions`, for media.
 
     Raises UsageError for values that can never make sense, and where nothing is to be changed.
     """
@@ -306,6 +327,7 @@ class EditOptions:
     frame_rate: Fraction | None = None
     keep_structure: float | None = None
     steps: int | None = None
+    model: Path | None = None
     device: str = "auto"
     force: bool = False
     overwrite: bool = False

@@ -50,7 +50,7 @@ def load_matching_backbone(
     if backbone.fingerprint != header.fingerprint and not force:
         raise ModelError(
             f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the ones here are "
-            f"{backbone.fingerprint.hex()}; install the matching version or decode anyway with --force"
+            f"{backbone.fingerprint.hex()}; name the folder of the matching ones with --model, or go on with --force"
         )
     multiple = backbone.geometry.size_multiple
     if header.coded_width % multiple or header.coded_height % multiple:

@@ -19,6 +19,7 @@ from vovcodec.codec.accounting import (
 )
 from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.check import drift_db
+from vovcodec.codec.devices import require_one_device
 from vovcodec.codec.injection import (
     MOST_LOG2_CANDIDATES,
     CodedSegment,
@@ -62,7 +63,8 @@ def resteer(
     preset = preset_of_header(header)
     with FrameSpool(header.coded_width, header.coded_height) as spool:
         read_reference(reference, header, spool, listener)
-        backbone = load_matching_backbone(header, device=options.device, force=options.force)
+        device = require_one_device(options.device, "scale")
+        backbone = load_matching_backbone(header, device=device, force=options.force, path=options.model)
         return _Job(stream, preset, backbone, spool, options, listener).run()
 
 

@@ -45,6 +45,7 @@ from vovcodec.fitting.fit import (
     thinned,
 )
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
+from vovcodec.fitting.ranks import ALONE, Ranks
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.sampler import Velocity
@@ -118,6 +119,7 @@ def encode_segment(
     payload_bytes: float | None,
     state: StateFolder | None,
     listener: ProgressListener,
+    ranks: Ranks = ALONE,
 ) -> CodedSegment:
     """Encode `frames` (uint8 [4n+1, H, W, 3], padded) as segment `index`.
 
@@ -127,6 +129,7 @@ def encode_segment(
         n_frames: real frames, without padding.
         payload_bytes: budget for coded vector and atoms together.
         state: where an unfinished fit is kept.
+        ranks: processes that fit the vector together; each calls this with the same arguments.
     """
     plan = plan_of_preset(preset)
     target = backbone.to_latents(frames)
@@ -175,6 +178,7 @@ def encode_segment(
                 state=state,
                 listener=listener,
                 on_progress=lambda loss, bits: {"loss": loss} | ({} if bits is None else {"size_bytes": bits / 8}),
+                ranks=ranks,
             )
         n_evaluations += n_setup + fitted.n_evaluations
         fitted, model, words = coded_within(

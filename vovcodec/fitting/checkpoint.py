@@ -1,12 +1,13 @@
 """State of an unfinished encode, kept so that it can continue after a crash, Ctrl-C or power cut.
 
 A state folder is named by a digest of the coded frames and of every setting that matters, so it can never be used
-for another input. It holds one safetensors file for the fit in progress and one `.part` file per finished segment;
-all are written to a temporary name, synced and renamed.
+for another input. It holds one `.fit` file (safetensors) per segment whose fit is in progress and one `.part` file per
+finished segment; all are written to a temporary name, synced and renamed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -45,6 +46,8 @@ class StateFolder:
     def write_part(self, segment: int, data: bytes) -> None:
         """Keep a finished segment."""
         self._write(f"{segment}.part", data)
+        with contextlib.suppress(OSError):
+            self._fit_path(segment).unlink(missing_ok=True)
 
     def read_part(self, segment: int) -> bytes | None:
         """A finished segment kept by an earlier run, or None."""
@@ -54,29 +57,30 @@ class StateFolder:
             return None
 
     def write_fit(self, segment: int, tensors: Mapping[str, Tensor], figures: Mapping[str, float | int]) -> None:
-        """Keep the state of the fit in progress: tensors and plain numbers (as JSON in the metadata)."""
+        """Keep the state of a fit in progress: tensors and plain numbers (as JSON in the metadata)."""
         from safetensors.torch import save
 
-        metadata = {"segment": str(segment), "figures": json.dumps(dict(figures))}
+        metadata = {"figures": json.dumps(dict(figures))}
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        self._write("fit.safetensors", save(contiguous, metadata))
+        self._write(self._fit_path(segment).name, save(contiguous, metadata))
 
     def read_fit(self, segment: int) -> tuple[dict[str, Tensor], dict[str, float]] | None:
         """The kept fit of this segment, or None. An unreadable file counts as none: the fit then starts again."""
         from safetensors import SafetensorError, safe_open
 
-        path = self.path / "fit.safetensors"
+        path = self._fit_path(segment)
         if not path.is_file():
             return None
         try:
             with safe_open(path, framework="pt") as stored:
                 metadata = stored.metadata() or {}
-                if metadata.get("segment") != str(segment):
-                    return None
                 names = stored.keys()  # the handle itself cannot be iterated over
                 return {name: stored.get_tensor(name) for name in names}, json.loads(metadata["figures"])
         except (SafetensorError, OSError, KeyError, ValueError):
             return None
+
+    def _fit_path(self, segment: int) -> Path:
+        return self.path / f"{segment}.fit"
 
     def _write(self, name: str, data: bytes) -> None:
         try:

@@ -25,6 +25,7 @@ from vovcodec.entropy.quantizer import SYMBOL_LIMIT, dequantize, nearest_step_si
 from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.objective import Objective
+from vovcodec.fitting.ranks import ALONE, Ranks
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 from vovcodec.sampling.sampler import Velocity
@@ -117,8 +118,8 @@ def _schedule(step: int, n_steps: int) -> float:
 class _Fit:
     """State of one running fit; everything that must survive an interruption is in `tensors` and `figures`."""
 
-    def __init__(self, theta: Tensor, settings: FitSettings) -> None:
-        self.settings = settings
+    def __init__(self, theta: Tensor, settings: FitSettings, ranks: Ranks = ALONE) -> None:
+        self.settings, self.ranks = settings, ranks
         self.theta = theta.clone().requires_grad_(True)
         self.log_delta = torch.zeros((), device=theta.device, requires_grad=True)
         k = theta.numel()
@@ -167,13 +168,18 @@ class _Fit:
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         bits, miss = None, 0.0
+        vector, ranks = self.theta, self.ranks
         if stage2:
             delta = self.log_delta.exp()
-            adapter.materialize(round_straight_through(self.theta, delta, SYMBOL_LIMIT))
-        else:
-            adapter.materialize(self.theta)
-        distortion = objective.loss(velocity, self.iteration)
-        loss = distortion
+            vector = round_straight_through(self.theta, delta, SYMBOL_LIMIT)
+        adapter.gather(vector)
+        share = torch.zeros((), device=self.theta.device)
+        for part in objective.losses(velocity, self.iteration, ranks.share_of(objective.evaluations)):
+            part.backward()
+            share += part.detach()
+            del part  # its activations go before the next state's come
+        loss = adapter.collected()
+        rate_loss = torch.zeros(())
         if stage2:
             # Noise from a generator addressed by the iteration: a resumed fit draws the same.
             self.generator.manual_seed(self.iteration)
@@ -186,19 +192,23 @@ class _Fit:
             if settings.target_bits:
                 miss = max(-1.0, min(1.0, bits / settings.target_bits - 1.0))
             multiplier = math.exp(self.log_lambda + _LAMBDA_PULL * miss)
-            loss = distortion + multiplier * warm * self.rate_model.rate_bits(noisy) / self.theta.numel()
-        if not math.isfinite(float(loss.detach())):
-            name = "stage2" if stage2 else "stage1"
-            raise UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
+            rate_loss = multiplier * warm * self.rate_model.rate_bits(noisy) / self.theta.numel()
+            # Every process knows the whole rate: its gradient is summed over them like that of their states.
+            loss = loss + rate_loss / ranks.size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        distortion = ranks.sum_gradients(parameters, share)
+        if not math.isfinite(distortion + float(rate_loss.detach())):
+            name = "stage2" if stage2 else "stage1"
+            raise UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
         self.optimizer.step()
         with torch.no_grad():
             self.log_delta.clamp_(max=0.0)  # the file's largest step size is 1
         moved = self.log_lambda + _LAMBDA_GAIN * miss - self._first_log_lambda
         self.log_lambda = self._first_log_lambda + max(-_LAMBDA_REACH, min(_LAMBDA_REACH, moved))
         self.iteration += 1
-        return float(distortion.detach()), bits
+        return distortion, bits
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """A copy of everything the next step depends on, to be taken between two steps."""
@@ -254,6 +264,7 @@ def fit_vector(
     state: StateFolder | None = None,
     listener: ProgressListener,
     on_progress: Callable[[float, float | None], dict[str, float]] = lambda distortion, bits: {},
+    ranks: Ranks = ALONE,
 ) -> FittedVector:
     """Fit θ, quantise it, and return it as the decoder will see it.
 
@@ -266,16 +277,24 @@ def fit_vector(
         segment: number of the segment (state is kept under it).
         state: where to keep the state, and to continue from; None = nowhere.
         listener: receives one unit per network evaluation and the figures of `on_progress(distortion, bits)`.
+        ranks: processes that call this with the same arguments; the first one's state counts.
 
-    Raises UsageError when the fit diverges.
+    Raises UsageError when the fit diverges, ModelError when another process is lost.
     """
-    fit = _Fit(theta, settings)
-    kept = state.read_fit(segment) if state else None
+    if objective.evaluations < ranks.size:
+        raise UsageError(
+            f"{ranks.size} processes cannot share {objective.evaluations} state(s) per optimiser step: set --batch to "
+            f"{ranks.size} or more"
+        )
+    fit = _Fit(theta, settings, ranks)
+    kept = ranks.first(lambda: state.read_fit(segment) if state else None)
+    if not ranks.is_first:
+        state = None
     if kept is not None:
         try:
             fit.restore(*kept)
         except (KeyError, ValueError, TypeError, RuntimeError):  # damaged, or of an older version: start again
-            fit = _Fit(theta, settings)
+            fit = _Fit(theta, settings, ranks)
     listener.stage("fitting", fit.n_iterations * objective.evaluations, fit.iteration * objective.evaluations)
     last_saved = time.monotonic()
     # An interruption can come in the middle of a step: what is kept is always the state between two of them.

@@ -1,11 +1,15 @@
 """What a fit minimises. Every objective is a sequence of (x_t, t) states with the clean latents as common answer.
 
+A batch is a sum over states that are evaluated, and back-propagated by the fit, one after the other: a batch of 64
+takes the memory of one, and several processes can share its states.
+
 The loss of a state is the squared error of the clean estimate, L = mean((x̂₀ − x₀)²) with x̂₀ = x_t − t·v, which equals
 t²·mean((v − v*)²) for the flow-matching target v* = (x_t − x₀)/t (= ε − x₀ on the straight path).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,12 +23,15 @@ __all__ = ["Objective", "ReferenceObjective", "TrajectoryObjective", "straight_p
 
 
 class Objective(Protocol):
-    """Supplies the loss of one optimiser step; `evaluations` network passes each."""
+    """Supplies the loss of one optimiser step, in `evaluations` parts of one network pass each."""
 
     evaluations: int
 
-    def loss(self, velocity: Velocity, iteration: int) -> Tensor:
-        """Scalar loss of optimiser step `iteration`; a pure function of the arguments, so that a fit can resume."""
+    def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """The scalar parts `numbers` of the loss of optimiser step `iteration`, by default all; they sum to it.
+
+        A pure function of the arguments, so that a fit can resume. Nothing keeps a part once it is yielded.
+        """
         ...
 
 
@@ -50,17 +57,15 @@ class ReferenceObjective:
         """Network passes per optimiser step."""
         return self.batch
 
-    def loss(self, velocity: Velocity, iteration: int) -> Tensor:
-        """See `Objective.loss`."""
+    def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """See `Objective.losses`."""
         times = raw_u64(Stream(self.seed, Purpose.FITTING_TIME, (self.segment, iteration)), self.batch)
-        total = torch.zeros((), device=self.target.device)
-        for number in range(self.batch):
+        for number in range(self.batch) if numbers is None else numbers:
             t = (float(times[number] >> 11) + 0.5) / (1 << 53)
             stream = Stream(self.seed, Purpose.FITTING_NOISE, (self.segment, iteration, number))
             noise = torch.from_numpy(normal(stream, tuple(self.target.shape))).to(self.target.device)
             x_t = (1 - t) * self.target + t * noise
-            total = total + (velocity(x_t, t) - (noise - self.target)).square().mean()
-        return total / self.batch
+            yield (velocity(x_t, t) - (noise - self.target)).square().mean() / self.batch
 
 
 @dataclass
@@ -89,17 +94,14 @@ class TrajectoryObjective:
         """Network passes per optimiser step."""
         return self.batch
 
-    def loss(self, velocity: Velocity, iteration: int) -> Tensor:
-        """See `Objective.loss`."""
-        total = torch.zeros((), device=self.target.device)
-        for number in range(self.batch):
+    def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
+        """See `Objective.losses`."""
+        for number in range(self.batch) if numbers is None else numbers:
             turn, place = divmod(iteration * self.batch + number, len(self.states))
             order = permutation(Stream(self.seed, Purpose.FITTING_TIME, (self.segment, turn)), len(self.states))
             chosen = int(order[place])
             x_t, t = self.states[chosen]
-            error = (x_t - t * velocity(x_t, t) - self.target).square().mean()
-            total = total + error / self.scales[chosen]
-        return total / self.batch
+            yield (x_t - t * velocity(x_t, t) - self.target).square().mean() / (self.scales[chosen] * self.batch)
 
 
 def straight_path(target: Tensor, times: list[float], seed: int, segment: int) -> list[tuple[Tensor, float]]:
