@@ -147,6 +147,7 @@ def pretended_decoder(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "vovcodec.codec.decode", types.SimpleNamespace(decode=decode))
     monkeypatch.setattr(pictures, "_is_still", lambda source: False)
+    monkeypatch.setattr(pictures, "_sound_bytes", lambda source: 0)
 
 
 def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder):

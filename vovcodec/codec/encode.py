@@ -245,7 +245,8 @@ class _Job:
         self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
         stride = backbone.geometry.time_stride
         self.segments = segment_lengths(spool.n_frames, segment_frames, stride, cuts)
-        if file_bytes is not None and file_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
+        sound_bytes = sum(len(section.payload) for section in self.extras)
+        if file_bytes is not None and self.file_bytes - sound_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
             self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
         adaptation = preset.adaptation
         self.header = StreamHeader(

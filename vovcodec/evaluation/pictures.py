@@ -57,19 +57,17 @@ def read_pictures(
     if not is_vov(source):
         return read_media(source, n_frames=n_frames)
     from vovcodec.codec.decode import decode
-    from vovcodec.codec.measure import section_sizes
     from vovcodec.codec.options import DecodeOptions
-    from vovcodec.container import read_vov
 
-    stream = read_vov(Path(source))
-    picture_bytes = Path(source).stat().st_size - section_sizes(stream).get("audio", 0)
     with tempfile.TemporaryDirectory(prefix="vov-eval-") as folder:
+        is_still = _is_still(source)
         # PNG keeps every bit; numbered, because the number of frames is not known here.
-        target = Path(folder) / ("frame%05d.png" if stream.header.frame_rate_num else "frame.png")
+        target = Path(folder) / ("frame.png" if is_still else "frame%05d.png")
         options = DecodeOptions(size="coded", strict=True, device=device, threads=threads)
         report = decode(Path(source), target, options, listener)
         frames = read_media(target, n_frames=n_frames).frames
-    return Pictures(str(source), frames, report.frame_rate, picture_bytes, True)
+    size_bytes = Path(source).stat().st_size - _sound_bytes(source)
+    return Pictures(str(source), frames, report.frame_rate, size_bytes, True)
 
 
 def read_media(source: Path | str, *, n_frames: int | None = None) -> Pictures:
@@ -85,6 +83,19 @@ def read_media(source: Path | str, *, n_frames: int | None = None) -> Pictures:
 def resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Frames at (width, height), unchanged where they have it already."""
     return resize_frames(frames, *size)
+
+
+def _is_still(source: Path | str) -> bool:
+    from vovcodec.container import read_vov
+
+    return not read_vov(Path(source)).header.frame_rate_num
+
+
+def _sound_bytes(source: Path | str) -> int:
+    from vovcodec.codec.measure import section_sizes
+    from vovcodec.container import read_vov
+
+    return section_sizes(read_vov(Path(source))).get("audio", 0)
 
 
 def _size_bytes(source: Path | str) -> int | None:
