@@ -321,25 +321,16 @@ def test_a_model_moved_to_another_folder_still_decodes(preset, model, tmp_path, 
 
 
 def test_a_big_model_says_what_it_needs_before_it_is_loaded(tmp_path, monkeypatch):
-    class Told(Listener):
-        notes, warnings = [], []
-
-        def note(self, message):
-            self.notes.append(message)
-
-        def warn(self, message):
-            self.warnings.append(message)
-
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(MODELS_VARIABLE, raising=False)
     monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 9 << 30)
-    options = EncodeOptions(preset="wan2.1-14b", device="cpu", compiled=True)
+    options, listener = EncodeOptions(preset="wan2.1-14b", device="cpu", compiled=True), Listener()
     with pytest.raises(ModelError, match="not on this machine"):
-        encode(clip(tmp_path, 5), tmp_path / "out.vov", options, Told())
-    (need,) = [note for note in Told.notes if "needs about" in note]
+        encode(clip(tmp_path, 5), tmp_path / "out.vov", options, listener)
+    (need,) = [note for note in listener.notes if "needs about" in note]
     assert "wan2.1-14b in bfloat16" in need and "free on cpu: 9.0 GiB" in need
-    assert any("--compile" in note for note in Told.notes)
-    assert len(Told.warnings) == 1 and "--precision int8-weights" in Told.warnings[0]
+    assert any("--compile" in note for note in listener.notes)
+    assert len(listener.warnings) == 1 and "--precision int8-weights" in listener.warnings[0]
 
 
 STOPS = {
