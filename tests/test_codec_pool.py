@@ -85,7 +85,7 @@ def test_results_come_in_order_and_notes_reach_the_listener(tmp_path):
 @pytest.mark.parametrize(
     ("task", "error", "message"),
     [
-        ("wrong", UsageError, "the task: 1 problem"),
+        ("wrong", UsageError, "the task: is wrong"),
         ("bug", RuntimeError, "(?s)the worker on b failed.*ZeroDivisionError: oops"),
         (
             "vanish",

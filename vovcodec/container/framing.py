@@ -76,12 +76,11 @@ def check_prefix(data: memoryview) -> None:
         raise TruncatedFile(f"the file has only {len(start)} bytes; copy it again from its source")
     version = (start[8], start[9])
     # Before 1.0 every minor version is a format of its own; from 1.0 on a newer minor version stays readable.
-    readable = version in lay.READABLE_VERSIONS if lay.VERSION[0] == 0 else version[0] == lay.VERSION[0]
+    readable = version == lay.VERSION if lay.VERSION[0] == 0 else version[0] == lay.VERSION[0]
     if not readable:
-        known = " and ".join(f"{major}.{minor}" for major, minor in lay.READABLE_VERSIONS)
         raise UnsupportedVersion(
-            f"the file has format version {version[0]}.{version[1]}, this program reads {known}; use the vovcodec "
-            "release that wrote it"
+            f"the file has format version {version[0]}.{version[1]}, this program reads {lay.VERSION[0]}."
+            f"{lay.VERSION[1]}; use the vovcodec release that wrote it"
         )
 
 

@@ -23,8 +23,7 @@ from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV\r\n\x1a\n"
-VERSION = (0, 3)  # what is written
-READABLE_VERSIONS = (VERSION,)
+VERSION = (0, 3)
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 PREFIX_SIZE = len(MAGIC) + 2
 CRC_SIZE = 4
