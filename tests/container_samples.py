@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.3-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.4-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vovcodec.container import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-CHECK = SegmentCheck(psnr_q=6144, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(range(16, 144, 16)))
+CHECK = SegmentCheck(psnr_q=384, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(range(16, 144, 32)))
 
 
 SNR_SAMPLER = Sampler(sampler_id="eta", schedule="snr", snr_start_q=72, snr_ratio_q=48)
@@ -48,8 +48,8 @@ def header(**changes: object) -> StreamHeader:
         "source_width": 1280, "source_height": 720, "coded_width": 208, "coded_height": 120,
         "frame_rate_num": 30000, "frame_rate_den": 1001, "n_frames": 33, "segment_frames": 33,
         "colour_matrix": 1, "colour_primaries": 1, "colour_transfer": 1, "colour_range": 1,
-        "backbone_id": "pocket", "fingerprint": bytes.fromhex("0123456789abcdef"),
-        "preset_digest": bytes.fromhex("c0ffee00"), "sampler": SNR_SAMPLER,
+        "backbone_id": "pocket", "fingerprint": bytes.fromhex("01234567"),
+        "preset_digest": bytes.fromhex("c0fe"), "sampler": SNR_SAMPLER,
     }  # fmt: skip
     return StreamHeader(**(values | changes))
 
@@ -120,12 +120,13 @@ def merged() -> VovFile:
 
 
 def trellis() -> VovFile:
-    """Two segments steered by paths, of 59 bits (the first injection has none) and of 9, with a sound of 3 packets."""
+    """Two segments steered by paths, of 59 bits (the first injection has none) and of 16, which is implied; a sound of
+    3 packets."""
     words = pattern(7, 12) + b"\xa0"
     atoms = CodedAtoms(memory=9, counts=(0, 6, 20, 33), last_q=7, active_channels=3, words=words)
     segments = (
         Segment(index=0, n_frames=33, atoms=atoms),
-        Segment(index=1, first_frame=33, n_frames=21, atoms=CodedAtoms(counts=(9,), words=b"\xc5\x80")),
+        Segment(index=1, first_frame=33, n_frames=21, atoms=CodedAtoms(counts=(16,), words=b"\xc5\x81")),
     )
     packets = (pattern(11, 13), b"", pattern(5, 14))
     sound = AudioTrack(n_channels=2, start=960, packets=packets, durations=(2880, 2880, 7))
@@ -143,4 +144,4 @@ SAMPLES = {
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.3-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.4-{name}.vov").write_bytes(serialize(make()))

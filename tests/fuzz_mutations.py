@@ -17,6 +17,8 @@ import container_samples as samples
 from vovcodec.container import VovFile, parse, serialize
 from vovcodec.container.bits import leb128
 from vovcodec.container.errors import FormatError
+from vovcodec.container.framing import checksum
+from vovcodec.container.layout import PREFIX_SIZE, crc_size
 
 __all__ = ["corpus", "mutate"]
 
@@ -158,8 +160,8 @@ def _text_changed(data: bytes, rng: random.Random) -> bytes:
 
 
 def _split(data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
-    """The first ten bytes and (type, payload) of what looks like sections, however wrong they are."""
-    sections, at = [], 10
+    """The first five bytes and (type, payload) of what looks like sections, however wrong they are."""
+    sections, at = [], PREFIX_SIZE
     while at < len(data) and len(sections) < 64:
         type_, length, shift, at = data[at], 0, 0, at + 1
         while at < len(data):
@@ -168,8 +170,8 @@ def _split(data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
             if data[at - 1] < 0x80 or shift > 28:
                 break
         sections.append((type_, data[at : at + length]))
-        at += length + 4
-    return data[:10], sections
+        at += length + crc_size(type_)
+    return data[:PREFIX_SIZE], sections
 
 
 def _joined(prefix: bytes, sections: list[tuple[int, bytes]], rng: random.Random) -> bytes:
@@ -180,7 +182,7 @@ def _joined(prefix: bytes, sections: list[tuple[int, bytes]], rng: random.Random
             size = 1 + len(leb128(len(payload))) + len(payload) + 4
             payload = payload[:-4] + size.to_bytes(4, "big")
         framed = bytes([type_]) + leb128(len(payload)) + payload
-        out += framed + zlib.crc32(framed, zlib.crc32(prefix) if number == 0 else 0).to_bytes(4, "big")
+        out += framed + checksum(type_, (prefix if number == 0 else b"") + framed)
     return bytes(out)
 
 

@@ -7,6 +7,7 @@ package too.
 
 from __future__ import annotations
 
+import binascii
 import json
 import math
 import zlib
@@ -15,8 +16,8 @@ from typing import Any
 
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
-MAGIC = bytes.fromhex("89 56 4f 56 0d 0a 1a 0a")
-VERSION = (0, 3)
+MAGIC = bytes.fromhex("89 56 4f 56")
+VERSION = (0, 4)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
@@ -128,9 +129,9 @@ def within(value: int, low: int, high: int) -> int:
 
 def sections(data: bytes) -> list[tuple[int, bytes, int, int]]:
     """Section 2: (type, payload, start, end) of sections that cover the file exactly."""
-    must(data[:8] == MAGIC, "no magic")
-    must(tuple(data[8:10]) == VERSION, "another version")
-    found, at = [], 10
+    must(data[:4] == MAGIC, "no magic")
+    must(len(data) > 4 and divmod(data[4], 16) == VERSION, "another version")
+    found, at = [], 5
     while at < len(data):
         start, type_ = at, data[at]
         must(type_ != 0, "a section of type 0")
@@ -145,11 +146,13 @@ def sections(data: bytes) -> list[tuple[int, bytes, int, int]]:
                 break
         at += 1
         must(length <= 128 << 20, "a payload above 128 MiB")
-        must(at + length + 4 <= len(data), "the file ends inside a section")
-        covered = data[0 if start == 10 else start : at + length]
-        must(zlib.crc32(covered) == int.from_bytes(data[at + length : at + length + 4], "big"), "a wrong CRC")
-        found.append((type_, data[at : at + length], start, at + length + 4))
-        at += length + 4
+        n_crc = 2 if type_ in (HEADER, CAPTION) else 4
+        must(at + length + n_crc <= len(data), "the file ends inside a section")
+        covered = data[0 if start == 5 else start : at + length]
+        crc = zlib.crc32(covered) if n_crc == 4 else binascii.crc_hqx(covered, 0xFFFF)
+        must(crc == int.from_bytes(data[at + length : at + length + n_crc], "big"), "a wrong CRC")
+        found.append((type_, data[at : at + length], start, at + length + n_crc))
+        at += length + n_crc
     return found
 
 
@@ -158,8 +161,8 @@ def read_header(payload: bytes) -> dict[str, Any]:
     bits, h = Bits(payload), {}
     h["source_width"] = bits.u(14) + 1
     h["source_height"] = bits.u(14) + 1
-    h["coded_width"] = within(bits.m(8, 10, 13, 8), 8, 8192)
-    h["coded_height"] = within(bits.m(8, 10, 13, 8), 8, 8192)
+    h["coded_width"] = within(bits.default(h["source_width"], lambda: bits.m(8, 10, 13, 8)), 8, 8192)
+    h["coded_height"] = within(bits.default(h["source_height"], lambda: bits.m(8, 10, 13, 8)), 8, 8192)
     rate = bits.table(4, FRAME_RATES, lambda: [within(bits.g(8) + 1, 1, 2**32 - 1) for _ in range(2)])
     h["frame_rate_num"], h["frame_rate_den"] = rate
     h["n_frames"] = within(bits.g(7) + 1, 1, 10_000_000) if rate[0] > 0 else 1
@@ -180,7 +183,7 @@ def read_header(payload: bytes) -> dict[str, Any]:
         h["backbone_id"] = bits.text(5)
         must(h["backbone_id"] not in BACKBONES, "a registered name spelled out")
     h["backbone_revision"] = bits.default("", lambda: bits.text(6))
-    h["fingerprint"], h["preset_digest"] = bits.b(8), bits.b(4)
+    h["fingerprint"], h["preset_digest"] = bits.b(4), bits.b(2)
     h["precision"] = bits.choice(3, dict(enumerate(["float32", "bfloat16", "float16", "int8-weights"])))
     h["adaptation"] = read_adaptation(bits) if bits.u(1) else None
     h["sampler"] = read_sampler(bits)
@@ -213,8 +216,8 @@ def read_sampler(bits: Bits) -> dict[str, Any]:
     shift = s["schedule"] == "shift"
     s["n_steps"] = within(bits.g(5) + 1, 1, 1000) if shift else None
     s["shift_q8"] = within(bits.m(256, 8, 16, 1), 1, 65_535) if shift else None
-    s["snr_start_q"] = None if shift else bits.u(8)
-    s["snr_ratio_q"] = None if shift else bits.u(8) + 1
+    s["snr_start_q"] = None if shift else bits.default(72, lambda: bits.u(8))
+    s["snr_ratio_q"] = None if shift else bits.default(48, lambda: bits.u(8) + 1)
     return s
 
 
@@ -245,13 +248,34 @@ def grid(k: int) -> int:
     return k if k < 4 else (4 + k % 4) * 2 ** (k // 4 - 1)
 
 
-def read_counts(bits: Bits) -> tuple[int, ...]:
-    """Section 6.2."""
+def read_step(bits: Bits) -> int:
+    """Section 6.2, point 2."""
+    if not bits.u(1):
+        return 2
+    if not bits.u(1):
+        return 1
+    d = bits.u(4) - 4
+    must(d not in (1, 2), "a short step in the long form")
+    return d
+
+
+def read_counts(bits: Bits, path: bool) -> list[int | None]:
+    """Section 6.2; the last is None where it is implied."""
     m, k, counts = within(bits.g(5) + 1, 1, 1000), 4, []
     for _ in range(m - 1):
-        k = within(k + bits.u(4) - 4, 0, 71)
+        k = within(k + read_step(bits), 0, 71)
         counts.append(grid(k))
-    counts.append(within(bits.g(7), 0, 500_000))
+    counts.append(within(bits.g(7), 0, 500_000) if not path or bits.u(1) else None)
+    return counts
+
+
+def completed_counts(counts: list[int | None], path: bool, n_words: int) -> tuple[int, ...]:
+    """Section 6.2, point 3."""
+    implied = 8 * n_words - sum(counts[:-1])
+    if counts[-1] is None:
+        counts[-1] = within(implied, 0, 500_000)
+    else:
+        must(not path or counts[-1] != implied, "an implied last count is stored")
     must(sum(counts) <= 500_000, "more than 500,000 atoms")
     return tuple(counts)
 
@@ -271,8 +295,9 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         s["n_frames"] = bits.default(h["segment_frames"], lambda: within(bits.g(6) + 1, 1, 65_533))
     caption, vector, importance, atoms, check = (bool(bits.u(1)) for _ in range(5))
     if check:
-        c = {"psnr_q": bits.u(16), "thumbnail_width": bits.u(4), "thumbnail_height": bits.u(4)}
-        size = bits.default(c["thumbnail_width"] * c["thumbnail_height"], lambda: within(bits.u(7), 0, 64))
+        c = {"psnr_q": bits.u(10), "thumbnail_width": bits.default(4, lambda: bits.u(4))}
+        c["thumbnail_height"] = bits.default(2, lambda: bits.u(4))
+        size = bits.default((c["thumbnail_width"] * c["thumbnail_height"] + 1) // 2, lambda: within(bits.u(7), 0, 64))
         thumbnail_size = within(size, 0, 64)
     deflated = caption and bool(bits.u(1))
     sizes: list[int | None] = []
@@ -292,7 +317,7 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         a: dict[str, Any] = {"codebook": bits.default("trellis", lambda: bits.choice(4, codebooks))}
         # The reader of the package says 12 where there is no trellis; the text has no such value.
         a["memory"] = bits.default(12, lambda: bits.u(4) + 1) if a["codebook"] == "trellis" else 12
-        a["counts"] = read_counts(bits)
+        a["counts"] = read_counts(bits, a["codebook"] == "trellis")
         a["last_q"] = bits.default(16, lambda: bits.u(4) + 1) if sampler["schedule"] == "snr" else 16
         a["eta_scale_q"] = bits.default(200, lambda: bits.u(8))
         a["active_channels"] = bits.default(0, lambda: bits.u(8))
@@ -318,6 +343,9 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     s["vector"] = v | {"model": blobs.pop(0), "words": blobs.pop(0)} if vector else None
     s["importance"] = i | {"indices": blobs.pop(0)} if importance else None
     s["atoms"] = a | {"words": blobs.pop(0)} if atoms else None
+    if atoms:
+        a = s["atoms"]
+        a["counts"] = completed_counts(a["counts"], a["codebook"] == "trellis", len(a["words"]))
     if vector:
         must(len(s["vector"]["words"]) <= 67_108_864, "words above 64 MiB")
     for part, name in (("importance", "indices"), ("atoms", "words")):
@@ -350,7 +378,7 @@ def read_generation(payload: bytes, sampler: dict[str, Any], n_steered: int) -> 
 def read_index(payload: bytes, section_size: int, h: dict[str, Any]) -> tuple[int, list[tuple[int, int]], int]:
     """Section 8."""
     bits, most = Bits(payload), 2**40
-    first = within(bits.g(7) + 10, 10, most)
+    first = within(bits.g(7) + 5, 5, most)
     entries = []
     for _ in range(h["n_segments"]):
         size = within(bits.g(7) + 6, 6, most)

@@ -124,6 +124,25 @@ def test_velocity_is_finite_at_all_times(backbone, t):
         assert (clean.abs() < 5 * deviation).all(), "from pure noise nothing larger than data is guessed"
 
 
+def test_the_last_velocity_is_the_mean_over_the_token_phases(backbone):
+    x_t, t, condition = noise(1, 24, 2, 4, 6), 0.3, backbone.embed_caption("")
+    mirrored = {4: [1, 0, 1, 2, 3, 2], 6: [1, 0, 1, 2, 3, 4, 5, 4]}
+    rows, columns = x_t[..., mirrored[4], :], x_t[..., mirrored[6]]
+    both = rows[..., mirrored[6]]
+    expected = (
+        backbone.velocity(x_t, t, condition)
+        + backbone.velocity(rows, t, condition)[..., 1:-1, :]
+        + backbone.velocity(columns, t, condition)[..., 1:-1]
+        + backbone.velocity(both, t, condition)[..., 1:-1, 1:-1]
+    ) / 4
+    last = backbone.last_velocity(x_t, t, condition)
+    assert torch.allclose(last, expected, atol=1e-5)
+    assert not torch.allclose(last, backbone.velocity(x_t, t, condition), atol=1e-3)
+    assert backbone.geometry.last_evaluations == 4
+    smallest = noise(1, 24, 1, 2, 2)
+    assert backbone.last_velocity(smallest, t, condition).isfinite().all()
+
+
 def test_a_batch_of_times_is_as_one_at_a_time(backbone):
     x_t, condition = noise(2, 24, 2, 4, 6), backbone.embed_caption("a cat")
     both = backbone.velocity(x_t, torch.tensor([0.9, 0.2]), condition)
@@ -156,7 +175,7 @@ def test_fitting_precision_is_left_again(backbone):
 
 
 def test_the_fingerprint_names_the_weights_not_the_place(folder, backbone, tmp_path):
-    assert len(backbone.fingerprint) == 8
+    assert len(backbone.fingerprint) == 4
     same = PocketBackbone(save_tiny_pocket(tmp_path / "same"))
     other = PocketBackbone(save_tiny_pocket(tmp_path / "other", seed=1))
     assert same.fingerprint == backbone.fingerprint != other.fingerprint

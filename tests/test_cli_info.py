@@ -115,8 +115,8 @@ def write_file(path: Path, model: bytes, words: bytes) -> Path:
         n_frames=33,
         segment_frames=33,
         backbone_id="pocket",
-        fingerprint=bytes(range(8)),
-        preset_digest=b"abcd",
+        fingerprint=bytes(range(4)),
+        preset_digest=b"ab",
         adaptation=Adaptation(vector_length=300),
         sampler=Sampler(n_steps=4, shift_q8=256),
     )
@@ -146,7 +146,7 @@ def test_presets_are_listed_and_shown(capsys):
     assert "pocket" in [row["name"] for row in json.loads(capsys.readouterr().out)]
     assert run(["presets", "show", "pocket", "--effort", "paper", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["fitting"]["stage2"]["lambda"] == 0.004 and len(shown["digest"]) == 8
+    assert shown["fitting"]["stage2"]["lambda"] == 0.004 and len(shown["digest"]) == 4
     assert run(["presets", "show", "pockt"]) == 2
 
 

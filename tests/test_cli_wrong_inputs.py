@@ -33,12 +33,12 @@ def files(tmp_path_factory) -> Path:
     Image.new("RGB", (16, 16)).save(folder / "good.png")
     (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:50])
     audio_only(folder / "sound.wav")
-    golden = (GOLDEN / "v0.3-pocket.vov").read_bytes()
+    golden = (GOLDEN / "v0.4-pocket.vov").read_bytes()
     (folder / "good.vov").write_bytes(golden)
-    (folder / "clip.vov").write_bytes((GOLDEN / "v0.3-steering.vov").read_bytes())
+    (folder / "clip.vov").write_bytes((GOLDEN / "v0.4-steering.vov").read_bytes())
     (folder / "cut.vov").write_bytes(golden[:-20])
-    (folder / "newer.vov").write_bytes(golden[:8] + b"\x63\x00" + golden[10:])
-    (folder / "as_text.vov").write_bytes(golden.replace(b"\r\n", b"\n"))
+    (folder / "newer.vov").write_bytes(golden[:4] + b"\x93" + golden[5:])
+    (folder / "as_text.vov").write_bytes(golden.decode("latin-1").encode("utf-8"))
     (folder / "header_only.vov").write_bytes(golden[:10])
     (folder / "preset.yaml").write_text("backbone: {id: pocket, path: nowhere}\nefforts: {fast: {}}\n")
     (folder / "typo.yaml").write_text("backbone: {id: pocket}\nsteps: 3\n")
@@ -83,7 +83,7 @@ CASES = [
     ("decode as_text.vov -o x.mp4", 4, "copied as text"),
     ("decode cut.vov -o x.mp4", 4, "cut short"),
     ("decode header_only.vov -o x.mp4", 4, "cut short"),
-    ("decode newer.vov -o x.mp4", 4, "format version 99.0"),
+    ("decode newer.vov -o x.mp4", 4, "format version 9.3"),
     ("decode good.vov -o x.xyz", 2, "cannot write .xyz files"),
     ("decode good.vov -o x", 2, "no extension"),
     ("decode clip.vov -o x.y4m --steps 999", 2, "--steps takes fewer"),

@@ -14,6 +14,7 @@ import torch
 from tiny_clips import HEIGHT, N_FRAMES, WIDTH, Notes, picture, write_clip
 from tiny_models import save_tiny_pocket
 
+from vovcodec.backbone.geometry import last_evaluations
 from vovcodec.codec.decode import decode
 from vovcodec.codec.edit import edit
 from vovcodec.codec.encode import encode
@@ -165,7 +166,7 @@ def test_a_merged_file_changes_the_layers_by_the_sum(home, tmp_path, strength, w
         parts = zip(layer_changes(ours, segment), layer_changes(theirs, segment), strict=True)
         sums = [(strength or 1.0) * a + weight * b for a, b in parts]
         changes = layer_changes(both, segment)
-        assert max(float(change.abs().max()) for change in changes) > 1e-3
+        assert max(float(change.abs().max()) for change in changes) > 5e-4
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(changes, sums, strict=True))
     assert "qkv" in {update.adaptation.targets for update in both.segments[0].merged}
 
@@ -235,9 +236,9 @@ def test_strengths_beyond_what_a_file_holds(home, tmp_path, factor):
 def test_another_model_cannot_be_merged(home, tmp_path):
     other = read_vov(home / "other.vov")
     write_vov(tmp_path / "foreign.vov", dataclasses.replace(other, header=dataclasses.replace(
-        other.header, fingerprint=bytes(8))))  # fmt: skip
+        other.header, fingerprint=bytes(4))))  # fmt: skip
     mine = other.header.fingerprint.hex()
-    with pytest.raises(ModelError, match=rf"made for pocket {mine}, foreign\.vov for pocket 0000000000000000"):
+    with pytest.raises(ModelError, match=rf"made for pocket {mine}, foreign\.vov for pocket 00000000"):
         edited(home, tmp_path, merge=tmp_path / "foreign.vov")
 
 
@@ -259,7 +260,7 @@ def test_the_first_steps_are_kept_and_the_rest_is_generated(home, tmp_path, shar
     else:
         assert not notes.lines
     shown = decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(device="cpu"), SilentListener())
-    assert shown.n_network_evaluations == 2 * (FULL + 1)
+    assert shown.n_network_evaluations == 2 * (FULL + last_evaluations("pocket"))
 
 
 def latents(stream: VovFile, n_evaluations: int | None = None) -> torch.Tensor:
@@ -379,7 +380,7 @@ def test_a_still_becomes_a_clip(home, tmp_path):
 def test_media_show_what_the_file_would(home, tmp_path):
     settings = {"caption": "a dog", "keep_structure": 0.5, "strength": 0.5}
     report = edit(home / "steered.vov", tmp_path / "now.y4m", EditOptions(device="cpu", **settings))
-    assert isinstance(report, DecodeReport) and report.n_network_evaluations == 2 * (FULL + 1)
+    assert isinstance(report, DecodeReport) and report.n_network_evaluations == 2 * (FULL + last_evaluations("pocket"))
     edited(home, tmp_path, **settings)
     assert np.array_equal(frames_of(tmp_path / "now.y4m"), decoded(tmp_path / "out.vov", tmp_path))
     preview = edit(home / "steered.vov", tmp_path / "preview.y4m", EditOptions(device="cpu", steps=3, **settings))

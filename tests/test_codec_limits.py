@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vovcodec.backbone.cost import segment_cost
+from vovcodec.backbone.geometry import last_evaluations
 from vovcodec.cli import targets
 from vovcodec.cli.app import run
 from vovcodec.codec import segment as segment_module
@@ -55,7 +56,7 @@ def test_a_hostile_header_is_refused_before_anything_is_spent(hostile, tmp_path,
     # Memory is no matter any more; time is.
     assert run(["decode", str(hostile), "-o", str(out), "--size", "64x64", "--limit", "memory=9000000G"]) == 4
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "hours (15 network evaluations)" in err and "--limit hours=" in err
+    assert err.count("\n") == 1 and "hours (18 network evaluations)" in err and "--limit hours=" in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.vov"]
 
 
@@ -89,7 +90,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
     ],
 )
 def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
-    path = GOLDEN / f"v0.3-{file}.vov"
+    path = GOLDEN / f"v0.4-{file}.vov"
     assert run(["info", str(path), "--limit", limit]) == 4
     assert run(["decode", str(path), "-o", str(tmp_path / "out.mp4"), "--limit", limit]) == 4
     name, value = limit.split("=")
@@ -110,18 +111,18 @@ def test_without_flags_the_formats_own_bounds_hold():
 
 @pytest.mark.parametrize("text", ["frames", "frames=", "frames=-1", "pixels=3", "hours=nan", "=5"])
 def test_a_limit_that_is_none_is_a_usage_error(text):
-    assert run(["info", str(GOLDEN / "v0.3-vector.vov"), "--limit", text]) == 2
+    assert run(["info", str(GOLDEN / "v0.4-vector.vov"), "--limit", text]) == 2
 
 
 def test_info_says_what_decoding_takes(capsys):
-    path = GOLDEN / "v0.3-pocket.vov"
+    path = GOLDEN / "v0.4-pocket.vov"
     assert run(["info", str(path)]) == 0
     out, stream = capsys.readouterr().out, read_vov(path)
-    n_evaluations = stream.header.sampler.n_evaluations(stream.segments[0])
+    n_evaluations = stream.header.sampler.n_evaluations(stream.segments[0]) + last_evaluations("pocket") - 1
     for words in (f"network evaluations  {n_evaluations}", "peak memory", "TFLOP", "time on this CPU"):
         assert words in out
     # Of an unknown model only the evaluations are known.
-    assert run(["info", str(GOLDEN / "v0.3-segments.vov")]) == 0
+    assert run(["info", str(GOLDEN / "v0.4-segments.vov")]) == 0
     out = capsys.readouterr().out
     assert "network evaluations  15" in out and "TFLOP" not in out
 

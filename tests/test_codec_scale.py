@@ -255,7 +255,7 @@ def test_info_check_decodes_atoms_without_the_model_loaded(home, monkeypatch, tm
     write_vov(tmp_path / "faulty.vov", dataclasses.replace(stream, segments=tuple(faulty)))
     with pytest.raises(FormatError, match="segment 1"):
         inspect(tmp_path / "faulty.vov", verify=True)
-    other = dataclasses.replace(stream, header=dataclasses.replace(stream.header, fingerprint=bytes(8)))
+    other = dataclasses.replace(stream, header=dataclasses.replace(stream.header, fingerprint=bytes(4)))
     write_vov(tmp_path / "other.vov", other)
     assert "not at hand" in inspect(tmp_path / "other.vov", verify=True)["check"]["atoms"]
 
@@ -356,7 +356,7 @@ def test_the_container_counts_positions_as_steering_does():
 
 
 def test_the_preset_is_found_by_its_digest():
-    header = read_vov(Path(__file__).parent / "golden" / "v0.3-steering.vov").header
+    header = read_vov(Path(__file__).parent / "golden" / "v0.4-steering.vov").header
     medium = resolve(load_preset("pocket"), {}, "medium")
     found = preset_of_header(dataclasses.replace(header, preset_digest=preset_digest(medium)))
     assert found.steering == medium.steering and found.name == "pocket"

@@ -6,7 +6,6 @@ FORMAT.md, section 11. The policy from 1.0 on is played through by letting the r
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from pathlib import Path
 
 import container_samples as samples
@@ -17,6 +16,7 @@ from vovcodec.container import RawSection, parse, read_vov, serialize, write_vov
 from vovcodec.container import layout as lay
 from vovcodec.container.bits import leb128
 from vovcodec.container.errors import ChecksumMismatch, SectionOrder, UnknownCriticalSection, UnsupportedVersion
+from vovcodec.container.framing import checksum
 
 UNKNOWN = (RawSection(type=0x90, payload=b"of a later version"), RawSection(type=0xA7, payload=b""))
 UNKNOWN_OF_SEGMENT = (RawSection(type=0xD3, payload=samples.pattern(300)),)
@@ -24,7 +24,7 @@ UNKNOWN_OF_SEGMENT = (RawSection(type=0xD3, payload=samples.pattern(300)),)
 
 def section(type_: int, payload: bytes) -> bytes:
     framed = bytes([type_]) + leb128(len(payload)) + payload
-    return framed + zlib.crc32(framed).to_bytes(4, "big")
+    return framed + checksum(type_, framed)
 
 
 def newer_file():

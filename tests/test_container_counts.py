@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import random
 
 import container_samples as samples
 import pytest
@@ -20,8 +21,8 @@ from vovcodec.container import (
     serialize,
 )
 from vovcodec.container.bits import BitReader, BitWriter
-from vovcodec.container.counts import ATOMS_MAX, K_MAX, START_INDEX
-from vovcodec.container.errors import FieldOutOfRange
+from vovcodec.container.counts import ATOMS_MAX, K_MAX, START_INDEX, counts_bits, with_implied_last
+from vovcodec.container.errors import FieldOutOfRange, NonCanonical
 from vovcodec.container.framing import DEFAULT_LIMITS, Budget
 from vovcodec.container.layout import SEGMENT_FIELDS
 
@@ -57,14 +58,15 @@ def test_reach() -> None:
     assert list(reachable_counts(K_MAX)) == [67, 68, 69, 70, 71]
 
 
-def put(counts: tuple[int, ...]) -> bytes:
+def put(counts: tuple[int, ...], codebook: str = "hadamard", n_words: int = 0) -> bytes:
     out = BitWriter()
-    FIELD.put(out, {"has_atoms": True, "atoms.counts": counts}, "test")
+    values = {"has_atoms": True, "atoms.codebook": codebook, "atoms.counts": counts, "atoms.words_size": n_words}
+    FIELD.put(out, values, "test")
     return out.to_bytes()
 
 
-def get(data: bytes) -> tuple[int, ...]:
-    values = {"has_atoms": True, "budget": Budget(DEFAULT_LIMITS)}
+def get(data: bytes, codebook: str = "hadamard") -> tuple[int | None, ...]:
+    values = {"has_atoms": True, "atoms.codebook": codebook, "budget": Budget(DEFAULT_LIMITS)}
     FIELD.get(BitReader(data, "test"), values)
     return values["atoms.counts"]
 
@@ -80,9 +82,39 @@ def test_every_step_in_reach_is_stored_and_no_other() -> None:
                     put(counts)
 
 
-def test_a_count_costs_four_bits() -> None:
-    one, many = len(put((100,))), len(put((*GRID[4:34], 100)))
-    assert many - one == (30 * 4) // 8
+@pytest.mark.parametrize(("step", "bits"), [(2, 1), (1, 2), (0, 6), (3, 6), (-4, 6), (11, 6)])
+def test_the_usual_steps_are_short(step: int, bits: int) -> None:
+    count = count_of_index(START_INDEX + step)
+    assert counts_bits((count, 5), "hadamard") - counts_bits((5,), "hadamard") == bits
+
+
+def test_what_counts_cost_is_what_they_take() -> None:
+    rng = random.Random(3)
+    for _ in range(300):
+        counts, index = [], START_INDEX
+        for _ in range(rng.randrange(40)):
+            index = rng.choice([k for k in reachable_counts(index) if k < 30])
+            counts.append(count_of_index(index))
+        counts = (*counts, rng.randrange(3000))
+        for codebook in ("hadamard", "trellis"):
+            data = put(counts, codebook, -(-sum(counts) // 8))
+            assert len(data) == -(-counts_bits(counts, codebook) // 8)
+            read = get(data, codebook)
+            whole_bytes = codebook == "trellis" and sum(counts) % 8 == 0
+            assert read == ((*counts[:-1], None) if whole_bytes else counts)
+            if codebook == "trellis":
+                assert with_implied_last(read, -(-sum(counts) // 8), "test") == counts
+
+
+def test_an_implied_last_count_has_its_one_spelling_and_its_bounds() -> None:
+    assert with_implied_last((20, None), 5, "test") == (20, 20)
+    assert with_implied_last((20, None), 3, "test") == (20, 4)
+    with pytest.raises(FieldOutOfRange, match=r"last of atoms\.counts is -4"):
+        with_implied_last((20, None), 2, "test")
+    with pytest.raises(FieldOutOfRange, match=r"last of atoms\.counts is 500004"):
+        with_implied_last((4, None), 62_501, "test")
+    with pytest.raises(NonCanonical, match="follows from"):
+        with_implied_last((20, 4), 3, "test")
 
 
 @pytest.mark.parametrize("steps", [(0, 0), (15,) * 5 + (15, 6)], ids=["below 0", "above the largest"])
@@ -91,15 +123,29 @@ def test_indices_off_the_grid_are_refused(steps: tuple[int, ...]) -> None:
     out = BitWriter()
     out.put(len(steps), 6)
     for step in steps:
-        out.put(step, 4)
+        out.put(0b11 if step != 6 else 0, 2 if step != 6 else 1)
+        if step != 6:
+            out.put(step, 4)
     out.put(0, 8)
     with pytest.raises(FieldOutOfRange, match=r"index in atoms\.counts"):
+        get(out.to_bytes())
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_short_step_in_the_long_form_is_refused(step: int) -> None:
+    out = BitWriter()
+    out.put(1, 6)
+    out.put(0b11, 2)
+    out.put(step + 4, 4)
+    out.put(0, 8)
+    with pytest.raises(NonCanonical, match="long form"):
         get(out.to_bytes())
 
 
 def test_a_sum_above_the_cap_is_refused_when_read() -> None:
     out = BitWriter()
     out.put(1, 6)
+    out.put(0b11, 2)
     out.put(4, 4)  # 4 atoms, then
     for group in (0x80 | (ATOMS_MAX - 3) & 0x7F, 0x80 | ATOMS_MAX - 3 >> 7 & 0x7F, ATOMS_MAX - 3 >> 14):
         out.put(group, 8)

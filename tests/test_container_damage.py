@@ -22,6 +22,7 @@ from vovcodec.container.errors import (
     MissingSegment,
     TruncatedFile,
 )
+from vovcodec.container.framing import checksum
 
 N_MUTATIONS = 10_500
 N_RESIGNED = 4_000
@@ -82,7 +83,7 @@ def section_spans(data: bytes) -> list[tuple[int, int, int]]:
     """(start, payload start, payload end) of the sections of a good file."""
     spans = []
     for section in parse(data).layout:
-        end = section.offset + section.size_bytes - 4
+        end = section.offset + section.size_bytes - lay.crc_size(section.type)
         length_size = next(n for n in range(1, 6) if data[section.offset + n] < 0x80)
         spans.append((section.offset, section.offset + 1 + length_size, end))
     return spans
@@ -91,8 +92,8 @@ def section_spans(data: bytes) -> list[tuple[int, int, int]]:
 def resign(data: bytes, start: int, payload: bytes, end: int) -> bytes:
     """The file with another payload in the section at `start` (ending, with its CRC, at `end`) and a valid CRC."""
     framed = data[start : start + 1] + leb128(len(payload)) + payload
-    crc = zlib.crc32(framed, zlib.crc32(data[:10]) if start == 10 else 0)
-    return data[:start] + framed + crc.to_bytes(4, "big") + data[end:]
+    crc = checksum(data[start], (data[:start] if start == lay.PREFIX_SIZE else b"") + framed)
+    return data[:start] + framed + crc + data[end:]
 
 
 def test_payloads_mutated_behind_a_valid_crc_give_a_typed_error_or_valid_content() -> None:
@@ -107,7 +108,7 @@ def test_payloads_mutated_behind_a_valid_crc_give_a_typed_error_or_valid_content
         # Mostly in the fields at the front, where the interpretation happens.
         n_front = min(len(payload), 30)
         payload = mutate(payload[:n_front], rng) + payload[n_front:]
-        error = check_outcome(resign(data, start, payload, payload_end + 4))
+        error = check_outcome(resign(data, start, payload, payload_end + lay.crc_size(data[start])))
         kinds.add(type(error).__name__)
         n_valid += error is None
     assert n_valid > 100  # a changed seed or word is another valid file
@@ -244,7 +245,7 @@ SMALL_BUDGET = Limits(max_expanded_bytes=4 * 2**20)
 def test_very_many_tiny_sections_are_stopped() -> None:
     good = serialize(samples.steering_only())
     framed = bytes([0x90, 0])
-    tiny = framed + zlib.crc32(framed).to_bytes(4, "big")
+    tiny = framed + checksum(0x90, framed)
     peak, error = peak_bytes(good + tiny * 10_000, SMALL_BUDGET)
     assert isinstance(error, LimitExceeded)
     assert peak < 1.5 * SMALL_BUDGET.max_expanded_bytes

@@ -24,12 +24,13 @@ from vovcodec.container import (
 )
 from vovcodec.container import errors as err
 from vovcodec.container.bits import leb128
+from vovcodec.container.framing import checksum
 from vovcodec.container.layout import BLOBS
 
 
 def section(type_: int, payload: bytes) -> bytes:
     framed = bytes([type_]) + leb128(len(payload)) + payload
-    return framed + zlib.crc32(framed).to_bytes(4, "big")
+    return framed + checksum(type_, framed)
 
 
 def with_segment(**changes: object) -> VovFile:
@@ -38,6 +39,7 @@ def with_segment(**changes: object) -> VovFile:
 
 
 GOOD = serialize(samples.steering_only())
+HEAD = parse(GOOD).layout[1].offset  # where the first segment starts
 MANY = serialize(samples.three_segments())
 UPDATE = VectorUpdate(adaptation=Adaptation(vector_length=9), vector=CodedVector(step_size_q=1, model=b"", words=b""))
 MERGED = serialize(with_segment(merged=(UPDATE,)))[len(GOOD) + 2 : -4]  # the payload of a VECTOR section
@@ -54,18 +56,19 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (PNG, err.NotAVovFile, "PNG"),
         (b"<!DOCTYPE html>", err.NotAVovFile, "web page"),
         (b"hello, world", err.NotAVovFile, "starts with 68 65"),
-        (GOOD.replace(b"\r\n", b"\n"), err.NotAVovFile, "binary mode"),
-        (GOOD.replace(b"\n", b"\r\n"), err.NotAVovFile, "binary mode"),
+        (GOOD[1:], err.NotAVovFile, "binary mode"),
         (GOOD.decode("latin-1").encode("utf-8"), err.NotAVovFile, "binary mode"),
         (GOOD.decode("utf-8", "replace").encode("utf-8"), err.NotAVovFile, "binary mode"),
         (bytes(b & 0x7F for b in GOOD), err.NotAVovFile, "binary mode"),
-        (GOOD[:5], err.TruncatedFile, "only 5 bytes"),
-        (GOOD[:10], err.TruncatedFile, "cut short"),
-        (GOOD[:8] + b"\0\1" + GOOD[10:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.3"),
-        (GOOD[:8] + b"\0\4" + GOOD[10:], err.UnsupportedVersion, r"0\.4"),
-        (GOOD[:8] + b"\1\0" + GOOD[10:], err.UnsupportedVersion, "1.0"),
-        (GOOD[:41], err.TruncatedFile, "segment 0 of 1 is missing"),
-        (GOOD[:-1], err.TruncatedFile, rf"\(segment\): 1 of its {len(GOOD) - 41} bytes are missing"),
+        (GOOD[:3], err.TruncatedFile, "only 3 bytes"),
+        (GOOD[:4], err.TruncatedFile, "only 4 bytes"),
+        (GOOD[:5], err.TruncatedFile, "cut short"),
+        (GOOD[:4] + b"\x01" + GOOD[5:], err.UnsupportedVersion, r"version 0\.1, this program reads 0\.4"),
+        (GOOD[:4] + b"\x05" + GOOD[5:], err.UnsupportedVersion, r"0\.5"),
+        (GOOD[:4] + b"\x10" + GOOD[5:], err.UnsupportedVersion, "1.0"),
+        (b"\x89VOV\r\n\x1a\n\x00\x03" + GOOD[5:], err.UnsupportedVersion, r"before 0\.4, which was never released"),
+        (GOOD[:HEAD], err.TruncatedFile, "segment 0 of 1 is missing"),
+        (GOOD[:-1], err.TruncatedFile, rf"\(segment\): 1 of its {len(GOOD) - HEAD} bytes are missing"),
         (GOOD[:-1] + b"x", err.ChecksumMismatch, "segment"),
         (GOOD[:12] + b"x" + GOOD[13:], err.ChecksumMismatch, "header"),
         (GOOD + b"\0" * 9, err.TrailingData, "zero byte"),
@@ -78,23 +81,23 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (GOOD + 2 * section(0x44, FREE), err.SectionOrder, "generation"),
         (GOOD + section(0x44, FREE) + section(0x43, b"?"), err.SectionOrder, "vector"),
         (GOOD + section(0xC1, b"") + section(0x44, FREE), err.SectionOrder, "generation"),
-        (GOOD[:41] + section(0x44, FREE) + GOOD[41:], err.SectionOrder, "generation"),
+        (GOOD[:HEAD] + section(0x44, FREE) + GOOD[HEAD:], err.SectionOrder, "generation"),
         (GOOD + 16 * section(0x43, MERGED), err.FieldOutOfRange, r"number of vector sections is 16, must be 0\.\.15"),
-        (GOOD[:41] + section(0x90, b"?") + GOOD[41:], err.SectionOrder, "0x90"),
+        (GOOD[:HEAD] + section(0x90, b"?") + GOOD[HEAD:], err.SectionOrder, "0x90"),
         (GOOD + section(0x02, b"\0x"), err.SectionOrder, "caption"),
         (GOOD + section(0x04, b"\0x"), err.SectionOrder, "index"),
-        (GOOD + GOOD[41:], err.SectionOrder, "segment"),
+        (GOOD + GOOD[HEAD:], err.SectionOrder, "segment"),
         (GOOD + 2 * serialize(dataclasses.replace(samples.steering_only(), history=({"a": 1},)))[len(GOOD) :],
          err.SectionOrder, "history"),
         (GOOD + section(0x81, b"\xff\xff"), err.BadHistory, "history"),
-        (GOOD[:41] + b"\x03\x80\x00" + GOOD[43:], err.NonCanonical, "more bytes than it needs"),
-        (GOOD[:41] + b"\x03\x80\x80\x80\x80\x80\x00" + GOOD[43:], err.NonCanonical, "more than 5 bytes"),
-        (GOOD[:41] + section(0x02, b"\x80\xff\xff") + GOOD[41:], err.BadCaption, "caption"),
-        (GOOD[:41] + section(0x02, b"\x00\xff\xff") + GOOD[41:], err.BadCaption, "caption"),
-        (GOOD[:41] + section(0x02, b"\x00" + b"x" * 8193) + GOOD[41:], err.BadCaption, "0..8192"),
-        (GOOD[:41] + section(0x02, b"\x01x") + GOOD[41:], err.NonCanonical, "padding"),
-        (GOOD[:41] + section(0x02, b"") + GOOD[41:], err.BadLength, "caption"),
-        (GOOD[:41] + section(0x03, b"\0\0"), err.BadLength, "1 bytes follow"),
+        (GOOD[:HEAD] + b"\x03\x80\x00" + GOOD[HEAD + 2 :], err.NonCanonical, "more bytes than it needs"),
+        (GOOD[:HEAD] + b"\x03\x80\x80\x80\x80\x80\x00" + GOOD[HEAD + 2 :], err.NonCanonical, "more than 5 bytes"),
+        (GOOD[:HEAD] + section(0x02, b"\x80\xff\xff") + GOOD[HEAD:], err.BadCaption, "caption"),
+        (GOOD[:HEAD] + section(0x02, b"\x00\xff\xff") + GOOD[HEAD:], err.BadCaption, "caption"),
+        (GOOD[:HEAD] + section(0x02, b"\x00" + b"x" * 8193) + GOOD[HEAD:], err.BadCaption, "0..8192"),
+        (GOOD[:HEAD] + section(0x02, b"\x01x") + GOOD[HEAD:], err.NonCanonical, "padding"),
+        (GOOD[:HEAD] + section(0x02, b"") + GOOD[HEAD:], err.BadLength, "caption"),
+        (GOOD[:HEAD] + section(0x03, b"\0\0"), err.BadLength, "1 bytes follow"),
     ],
 )  # fmt: skip
 def test_bad_files(data: bytes, error: type[Exception], words: str) -> None:
@@ -109,7 +112,7 @@ def test_a_caption_bomb_is_stopped_at_the_cap() -> None:
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = bomb.compress(bytes(10_000_000)) + bomb.flush()
     with pytest.raises(err.BadCaption, match="more than 8192"):
-        parse(GOOD[:41] + section(0x02, b"\x80" + packed) + GOOD[41:])
+        parse(GOOD[:HEAD] + section(0x02, b"\x80" + packed) + GOOD[HEAD:])
     with pytest.raises(err.BadHistory, match="more than 65536"):
         parse(GOOD + section(0x81, packed))
 
@@ -229,7 +232,7 @@ def with_sampler(**changes: object) -> VovFile:
         (with_segment(first_frame=1), "first_frame"),
         (with_segment(n_frames=32), "n_frames"),
         (with_segment(vector=CodedVector(step_size_q=1, model=b"", words=b"")), "has_vector"),
-        (with_segment(check=SegmentCheck(psnr_q=65536)), "psnr_q"),
+        (with_segment(check=SegmentCheck(psnr_q=1024)), "psnr_q"),
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=15, thumbnail_height=15)), None),
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail_width=16)), "thumbnail_width"),
         (with_segment(check=SegmentCheck(psnr_q=1, thumbnail=bytes(65))), "thumbnail"),

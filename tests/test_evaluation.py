@@ -152,7 +152,7 @@ def pretended_decoder(monkeypatch):
 
 def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder):
     file = tmp_path / "named.bin"
-    file.write_bytes(b"\x89VOV\r\n\x1a\n" + bytes(92))
+    file.write_bytes(b"\x89VOV\x04" + bytes(95))
     [row] = evaluate(original, [file], EvaluationOptions(), SilentListener()).rows
     assert (row.codec, row.size_bytes) == ("vov", 100)
     assert row.values["psnr_db"] == pytest.approx(psnr(CLIP, NOISY))
@@ -160,7 +160,7 @@ def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pr
 
 def test_a_damaged_vov_file_is_refused(original, tmp_path):
     file = tmp_path / "damaged.vov"
-    file.write_bytes(b"\x89VOV\r\n\x1a\n" + bytes(92))
+    file.write_bytes(b"\x89VOV\x04" + bytes(95))
     with pytest.raises(FormatError):
         evaluate(original, [file], EvaluationOptions(), SilentListener())
 

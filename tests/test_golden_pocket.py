@@ -1,8 +1,8 @@
 """Real files made with the shipped weights: they must decode, here and in every later version.
 
-`v0.3-pocket.vov` was made with: vov encode coffee.png -o v0.3-pocket.vov --effort fast --bytes 300 --caption "a cup of
-coffee", from scikit-image's `coffee.png` (CC0) at 96x64; `v0.3-edited.vov` from it with: vov edit v0.3-pocket.vov
---merge v0.3-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
+`v0.4-pocket.vov` was made with: vov encode coffee.png -o v0.4-pocket.vov --effort fast --bytes 300 --caption "a cup of
+coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.4-edited.vov` from it with: vov edit
+v0.4-pocket.vov --merge v0.4-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vovcodec.codec.plans import plan_of_segment
 from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.3-pocket.vov"
-EDITED = GOLDEN.with_name("v0.3-edited.vov")
+GOLDEN = Path(__file__).parent / "golden" / "v0.4-pocket.vov"
+EDITED = GOLDEN.with_name("v0.4-edited.vov")
 SHAPE = (1, 64, 1, 8, 12)
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "f0828f30570f62a7e7117f76462e9c8c39b150971030d80f06714900b1a3ec4e"),
-        (EDITED, "1c500e475db40a22dcab91c055da0b4e00cea05947adf95f0cd7e154b95a9436"),
+        (GOLDEN, "98cb42b431f6a63d31f2015020be2bf9a85ec4f9812b2131cb98aac1aad2d09a"),
+        (EDITED, "4467e72ecd8947d4afd17b1427553ed3aa8ff7b5371865b9c12b7a18bf482e2b"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from vovcodec.container.counts import START_INDEX, count_of_index, index_of_count, reachable_counts
+from vovcodec.container.counts import START_INDEX, count_of_index, counts_bits, index_of_count, reachable_counts
 from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import advance, initial_noise, sample
 from vovcodec.sampling.schedule import LEAST_TIME, full_grid_injections, snr_of
-from vovcodec.sampling.steering import SteeringPlan, counts_bits, follow, steer
+from vovcodec.sampling.steering import SteeringPlan, follow, steer
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 2, 16, 16)  # N = 4096 = P: orthogonal atoms
@@ -50,7 +50,10 @@ def picture(shape, seed: int = 0) -> torch.Tensor:
 
 
 def spent_bytes(plan: SteeringPlan, choices, shape) -> float:
-    return len(encode_choices(plan.codebook, choices, plan.n_positions(shape))) + counts_bits(plan.counts) / 8
+    return (
+        len(encode_choices(plan.codebook, choices, plan.n_positions(shape)))
+        + counts_bits(plan.counts, plan.codebook) / 8
+    )
 
 
 def sizes(choices) -> list[int]:
@@ -122,10 +125,38 @@ def test_tiny_latents_and_hopeless_budgets():
     shape = (1, 1, 1, 1, 2)
     plan, _, _ = steer(gaussian(shape), picture(shape), PLAN, 0, size_bytes=1)
     assert plan.counts == ()
-    plan, atoms, clean = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=2)
+    plan, atoms, clean = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=1)
     assert plan.counts == () and atoms == []
     first = sample(gaussian(SHAPE), initial_noise(3, 0, SHAPE), [1.0, 0.0], [])
     assert torch.equal(clean, first), "nothing injected: the first estimate"
+
+
+def test_the_last_evaluation_may_know_better():
+    """Encoder and decoder take it at the same place, and a preview does not."""
+
+    class Velocity:
+        def __init__(self):
+            self.plain, self.calls = gaussian(SHAPE), []
+
+        def __call__(self, x_t, t):
+            self.calls.append("plain")
+            return self.plain(x_t, t)
+
+        def last(self, x_t, t):
+            self.calls.append("last")
+            return (x_t - 0.5 * picture(SHAPE)) / t
+
+    for size_bytes in (1, 40):
+        velocity = Velocity()
+        plan, choices, clean = steer(velocity, picture(SHAPE), PLAN, 0, size_bytes=size_bytes)
+        assert velocity.calls[-1] == "last" and velocity.calls.count("last") == 1
+        assert torch.allclose(clean, 0.5 * picture(SHAPE), atol=1e-5)
+        velocity.calls.clear()
+        assert torch.equal(follow(velocity, choices, plan, 0, SHAPE, CPU), clean)
+        assert velocity.calls == ["plain"] * len(plan.counts) + ["last"]
+    velocity.calls.clear()
+    follow(velocity, choices, plan, 0, SHAPE, CPU, n_evaluations=2)
+    assert velocity.calls == ["plain"] * 2
 
 
 def test_what_the_format_cannot_address_is_refused():

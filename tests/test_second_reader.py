@@ -85,7 +85,7 @@ def test_the_second_reader_stands_alone():
         tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert imported <= {"__future__", "decimal", "json", "math", "pathlib", "typing", "zlib"}
+        assert imported <= {"__future__", "binascii", "decimal", "json", "math", "pathlib", "typing", "zlib"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -93,14 +93,14 @@ def test_both_readers_find_the_same(path: Path):
     data = path.read_bytes()
     stream, content = parse(data), second.read(data)
     assert content == ours(stream)
-    assert (sound_of(stream, content) is not None) == (path.name == "v0.3-trellis.vov")
+    assert (sound_of(stream, content) is not None) == (path.name == "v0.4-trellis.vov")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_both_decode_the_same_symbols_and_atoms(path: Path):
     content = second.read(path.read_bytes())
     header = content["header"]
-    if header["backbone_id"] != "pocket" or header["fingerprint"].hex() == "0123456789abcdef":
+    if header["backbone_id"] != "pocket" or header["fingerprint"].hex() == "01234567":
         pytest.skip("its payloads are made up")
     for segment in content["segments"]:
         own = ({"adaptation": header["adaptation"], "vector": segment["vector"]},) if segment["vector"] else ()

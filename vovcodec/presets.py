@@ -132,7 +132,7 @@ def resolve(preset: Preset, overrides: Mapping[str, Mapping[str, Any]], effort: 
 
 
 def preset_digest(preset: Preset) -> bytes:
-    """Four bytes that name the settings: SHA-256 of their canonical JSON, truncated.
+    """Two bytes that name the settings: SHA-256 of their canonical JSON, truncated.
 
     Name, description, efforts, and how the model is found and run are left out: they do not change the result.
     """
@@ -140,7 +140,7 @@ def preset_digest(preset: Preset) -> bytes:
     for key in ("path", "compile"):
         data["backbone"].pop(key)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).digest()[:4]
+    return hashlib.sha256(text.encode()).digest()[:2]
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -18,7 +18,7 @@ from vovcodec.backbone.locate import weight_files
 
 __all__ = ["FINGERPRINT_BYTES", "cache_root", "fingerprint_folder"]
 
-FINGERPRINT_BYTES = 8
+FINGERPRINT_BYTES = 4
 _CHUNK_BYTES = 1 << 22
 # Smaller files are hashed faster than the remembered digests are read.
 _REMEMBER_FROM_BYTES = 64 << 20
@@ -31,7 +31,7 @@ def cache_root() -> Path:
 
 
 def fingerprint_folder(folder: Path, components: tuple[str, ...]) -> bytes:
-    """First 8 bytes of SHA-256 over one line per file, "component/name:size:SHA-256 of the content".
+    """First 4 bytes of SHA-256 over one line per file, "component/name:size:SHA-256 of the content".
 
     The files are config.json and the safetensors files (header and content) of the named component folders, component
     by component, sorted by name. Every SHA-256 is also what the hub lists for the file.

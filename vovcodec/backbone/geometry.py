@@ -11,11 +11,21 @@ from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.locate import embedded_folder
 from vovcodec.errors import ModelError
 
-__all__ = ["POCKET_COMPONENTS", "POCKET_WEIGHTS", "LatentGeometry", "known_geometry", "pocket_geometry"]
+__all__ = [
+    "POCKET_COMPONENTS",
+    "POCKET_WEIGHTS",
+    "TOKEN_PHASES",
+    "LatentGeometry",
+    "known_geometry",
+    "last_evaluations",
+    "pocket_geometry",
+]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
 _POCKET_MAX_FRAMES = 129
+# Rows and columns by which the embedded model's grid of 2×2 tokens is moved in its last evaluations.
+TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class LatentGeometry:
     size_multiple: coded width and height are multiples of this (stride × patch).
     channels: latent channels C.
     max_frames: longest segment in frames; 1 for models of still pictures.
+    last_evaluations: network evaluations that the last step of the sampler takes (`Backbone.last_velocity`).
     """
 
     time_stride: int
@@ -34,6 +45,7 @@ class LatentGeometry:
     size_multiple: int
     channels: int
     max_frames: int
+    last_evaluations: int = 1
 
     def coded_frames(self, n_frames: int) -> int:
         """The smallest time_stride·n + 1 that is at least `n_frames`."""
@@ -45,10 +57,20 @@ class LatentGeometry:
         return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
 
+def last_evaluations(backbone_id: str) -> int:
+    """Network evaluations that the last step of the sampler takes with a model."""
+    return len(TOKEN_PHASES) if backbone_id == "pocket" else 1
+
+
 def pocket_geometry(latent_channels: int) -> LatentGeometry:
     """Of an embedded model with so many latent channels."""
     return LatentGeometry(
-        time_stride=4, space_stride=8, size_multiple=16, channels=latent_channels, max_frames=_POCKET_MAX_FRAMES
+        time_stride=4,
+        space_stride=8,
+        size_multiple=16,
+        channels=latent_channels,
+        max_frames=_POCKET_MAX_FRAMES,
+        last_evaluations=last_evaluations("pocket"),
     )
 
 

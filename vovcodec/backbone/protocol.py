@@ -41,6 +41,12 @@ class Backbone(Protocol):
         adaptation; float32 out."""
         ...
 
+    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
+        """`velocity` for the sampler's last evaluation, whose estimate is the picture: part of the model, so that all
+        decoders do the same. It takes `geometry.last_evaluations` network evaluations; for most models it is
+        `velocity`."""
+        ...
+
     def fitting_precision(self) -> AbstractContextManager:
         """A context for the passes of a fit, which need not be reproducible elsewhere: faster, less exact arithmetic
         where this machine has it, else nothing."""

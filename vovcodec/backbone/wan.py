@@ -139,6 +139,10 @@ class WanBackbone:
             )[0]
         return prediction.float()
 
+    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
+        """See `protocol.Backbone.last_velocity`."""
+        return self.velocity(x_t, t, condition)
+
     def fitting_precision(self) -> AbstractContextManager:
         """See `protocol.Backbone.fitting_precision`: the model's own precision is the fast one already."""
         return nullcontext()

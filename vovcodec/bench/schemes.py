@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vovcodec.container.counts import counts_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.entropy.positions import coded_atoms_bits
 from vovcodec.errors import UsageError
@@ -25,7 +26,7 @@ from vovcodec.sampling.codebook import HadamardCodebook
 from vovcodec.sampling.importance import diffusion_squared
 from vovcodec.sampling.sampler import Velocity, advance, initial_noise, sample
 from vovcodec.sampling.schedule import shift_to_q8, time_grid
-from vovcodec.sampling.steering import SteeringPlan, counts_bits, steer
+from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["Outcome", "Scheme", "constant_eta", "gvcc", "ours", "reference", "unsteered"]
 
@@ -204,7 +205,8 @@ def ours(velocity: Velocity, target: Tensor, size_bytes: float, *, plan: Steerin
     """sampling.steering with the grid of a preset."""
     shape = tuple(target.shape)
     steered, _, latents = steer(velocity, target, plan, _SEGMENT, size_bytes=size_bytes)
-    rate_bits = choices_bits(steered.codebook, steered.counts, steered.n_positions(shape)) + counts_bits(steered.counts)
+    rate_bits = choices_bits(steered.codebook, steered.counts, steered.n_positions(shape))
+    rate_bits += counts_bits(steered.counts, steered.codebook)
     n_injections = len(steered.counts)
     unit = "path bits" if steered.codebook == "trellis" else "atoms"
     return Outcome(latents, rate_bits / 8, n_injections + 1, f"{n_injections} injections, {sum(steered.counts)} {unit}")

@@ -15,8 +15,9 @@ from vovcodec.container import (
     VovFile,
     serialize,
 )
+from vovcodec.container.counts import counts_bits
 from vovcodec.errors import UsageError
-from vovcodec.sampling.steering import SteeringPlan, counts_bits
+from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = [
     "QualityMean",
@@ -39,11 +40,11 @@ def blank_vector(size_bytes: int) -> CodedVector:
 
 
 def blank_atoms(plan: SteeringPlan, size_bytes: int) -> CodedAtoms:
-    """Stands in for atoms that are still to be chosen; its counts take one byte that the steering's budget pays for."""
+    """Stands in for atoms that are still to be chosen; its counts take fewer bits than any that are chosen."""
     return CodedAtoms(
         codebook=plan.codebook,
         memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
-        counts=(100,),
+        counts=(8 * size_bytes,),  # of a path the last count is implied
         last_q=8,
         eta_scale_q=plan.eta_scale_q,
         active_channels=plan.active_channels,
@@ -58,7 +59,7 @@ def blank_indices(size_bytes: int) -> CodedIndices:
 
 def blank_check() -> SegmentCheck:
     """Stands in for the check of a segment that is still to be coded."""
-    return SegmentCheck(psnr_q=6000, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(8))
+    return SegmentCheck(psnr_q=400, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(4))
 
 
 def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_blanks: int) -> float:
@@ -85,15 +86,15 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
             f"least {least}; raise the target, shorten the clip or the caption"
         )
-    n_counts = sum(segment.atoms is not None for segment in stream.segments)
-    return float(file_bytes - fixed + n_counts)
+    return float(file_bytes - fixed)
 
 
 def payload_size(segment: Segment) -> int:
     """Bytes of a coded segment that its share of the budget pays for."""
     vector = segment.vector.size_bytes if segment.vector else 0
-    atoms = len(segment.atoms.words) + -(-counts_bits(segment.atoms.counts) // 8) if segment.atoms else 0
-    return vector + atoms + (len(segment.importance.indices) if segment.importance else 0)
+    atoms = segment.atoms
+    steering = len(atoms.words) + -(-counts_bits(atoms.counts, atoms.codebook) // 8) if atoms else 0
+    return vector + steering + (len(segment.importance.indices) if segment.importance else 0)
 
 
 class QualityMean:

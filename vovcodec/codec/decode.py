@@ -20,10 +20,10 @@ from vovcodec.codec.decode_worker import DecodedSegment, make_segment_decoder, s
 from vovcodec.codec.devices import listed_devices, threads_per_worker
 from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.losses import Concealer, spans
-from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.measure import n_evaluations_of, peak_memory_bytes
 from vovcodec.codec.models import BackboneCache, announce_needs
 from vovcodec.codec.options import DecodeOptions, DecodeReport
-from vovcodec.codec.plans import frame_rate_of, n_evaluations_of
+from vovcodec.codec.plans import frame_rate_of
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.regenerate import load_matching_backbone
 from vovcodec.codec.sound import track_of
@@ -81,12 +81,12 @@ def decode_stream(
     if not segments:
         raise _why_nothing_is_left(stream)
     width, height = _output_size(header, options)
-    longest = max(n_evaluations_of(header, segment) for segment in segments)
+    longest = max(header.sampler.n_evaluations(segment) for segment in segments)
     if options.steps and options.steps > longest:
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
     if options.steps and options.steps < longest:
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
-    n_total = sum(min(options.steps or longest, n_evaluations_of(header, segment)) for segment in segments)
+    n_total = sum(n_evaluations_of(header, segment, options.steps or None) for segment in segments)
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
@@ -149,7 +149,7 @@ def decode_stream(
         listener.warn(line)
     if options.verify:
         _report_drift(stream, drifts, listener)
-    stored = [s.check.psnr_q / 256 for s in segments if s.check]
+    stored = [s.check.psnr_db for s in segments if s.check]
     return DecodeReport(
         output=str(target),
         n_frames=writer.n_written,

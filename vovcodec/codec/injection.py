@@ -56,7 +56,10 @@ class CodedSegment:
 
 @dataclass(frozen=True)
 class Injected:
-    """What goes into the file and the latents [1, C, T, h, w] that a decoder will get from it."""
+    """What goes into the file and the latents [1, C, T, h, w] that a decoder will get from it.
+
+    n_evaluations: of the sampler, its last step counted once.
+    """
 
     latents: Tensor
     n_evaluations: int
@@ -204,5 +207,5 @@ def finished_segment(
         importance=injected.importance,
         check=segment_check(decoded, quality),
     )
-    total = n_evaluations + injected.n_evaluations
+    total = n_evaluations + injected.n_evaluations + backbone.geometry.last_evaluations - 1
     return CodedSegment(segment, decoded, quality, ssim(original, decoded), total)

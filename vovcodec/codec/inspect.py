@@ -53,7 +53,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
     n_pixels = header.n_frames * header.source_width * header.source_height
     n_evaluations = [header.sampler.n_evaluations(segment) for segment in stream.segments]
     updates = [segment.updates(header.adaptation) for segment in stream.segments]
-    psnrs_db = [segment.check.psnr_q / 256 for segment in stream.segments if segment.check]
+    psnrs_db = [segment.check.psnr_db for segment in stream.segments if segment.check]
     return {
         "size_bytes": size_bytes,
         "bpp": 8 * size_bytes / n_pixels,

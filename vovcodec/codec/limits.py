@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
+from vovcodec.codec.measure import n_evaluations_of
 from vovcodec.codec.options import Approve, DecodeLimits
 from vovcodec.container import Segment, StreamHeader, VovFile
 from vovcodec.container.errors import LimitExceeded
@@ -67,14 +68,14 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 
 
 def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
-    """Of decoding these segments at the source size, at most `steps` evaluations each (None: all)."""
+    """Of decoding these segments at the source size, at most `steps` steps each (None: all)."""
     alike: dict[int, list[Segment]] = {}
     for segment in segments:
         alike.setdefault(segment.n_frames, []).append(segment)
     flop, model, work, n_total = 0.0, 0, 0, 0
     known = True
     for n_frames, group in alike.items():
-        n_evaluations = sum(min(steps or 1 << 30, header.sampler.n_evaluations(segment)) for segment in group)
+        n_evaluations = sum(n_evaluations_of(header, segment, steps or None) for segment in group)
         n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,

@@ -1,20 +1,29 @@
-"""Figures about a run: memory and where the bytes of a file went."""
+"""Figures about a run: memory, network evaluations, and where the bytes of a file went."""
 
 from __future__ import annotations
 
 import resource
 import sys
 
-from vovcodec.container import VovFile, overhead_bytes
+from vovcodec.backbone.geometry import last_evaluations
+from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
 from vovcodec.container.layout import AUDIO, FRAMING_SIZE_MIN
 
-__all__ = ["peak_memory_bytes", "section_sizes"]
+__all__ = ["n_evaluations_of", "peak_memory_bytes", "section_sizes"]
 
 
 def peak_memory_bytes() -> int:
     """Largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kilobytes elsewhere
+
+
+def n_evaluations_of(header: StreamHeader, segment: Segment, steps: int | None = None) -> int:
+    """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler."""
+    n_steps = header.sampler.n_evaluations(segment)
+    if steps is not None and steps < n_steps:
+        return steps
+    return n_steps + last_evaluations(header.backbone_id) - 1
 
 
 def section_sizes(stream: VovFile) -> dict[str, int]:

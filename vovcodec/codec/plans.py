@@ -16,7 +16,6 @@ __all__ = [
     "coded_atoms",
     "frame_rate_of",
     "importance_plan",
-    "n_evaluations_of",
     "plan_of_preset",
     "plan_of_segment",
     "sampler_of_preset",
@@ -105,11 +104,6 @@ def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
     shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
     sampler_id = "eta" if preset.steering.method == "importance" else "ode"
     return Sampler(sampler_id=sampler_id, seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_to_q8(shift))
-
-
-def n_evaluations_of(header: StreamHeader, segment: Segment) -> int:
-    """Network evaluations a full decode of `segment` takes."""
-    return header.sampler.n_evaluations(segment)
 
 
 def frame_rate_of(header: StreamHeader) -> Fraction:

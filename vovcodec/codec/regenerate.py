@@ -73,16 +73,25 @@ def make_adapter(backbone: Backbone, adaptation: Adaptation) -> LowRankAdapter:
     return adapter
 
 
+class _Velocity:
+    """v(x_t, t) of a backbone with a caption; `last`: see `sampler.Velocity`."""
+
+    def __init__(self, backbone: Backbone, condition: Tensor) -> None:
+        self._backbone, self._condition = backbone, condition
+
+    def __call__(self, x_t: Tensor, t: float) -> Tensor:
+        return self._backbone.velocity(x_t, t, self._condition)
+
+    def last(self, x_t: Tensor, t: float) -> Tensor:
+        return self._backbone.last_velocity(x_t, t, self._condition)
+
+
 @contextmanager
 def adapted_velocity(
     backbone: Backbone, caption: str, adapter: LowRankAdapter | None, theta: np.ndarray | Tensor | None
 ) -> Iterator[Velocity]:
     """v(x_t, t) with a caption and, where there is one, a vector θ."""
-    condition = backbone.embed_caption(caption)
-
-    def velocity(x_t: Tensor, t: float) -> Tensor:
-        return backbone.velocity(x_t, t, condition)
-
+    velocity = _Velocity(backbone, backbone.embed_caption(caption))
     if adapter is None:
         yield velocity
         return

@@ -1,23 +1,26 @@
 """How many atoms each injection has: a coarse grid of counts, one small step from each to the next (FORMAT.md, 6.2).
 
 How many atoms an injection has need not be exact, so that all counts but the last are grid values M_k = 0, 1, 2, 3, 4,
-5, 6, 7, 8, 10, 12, 14, 16, 20, ... (a "mini-float" with a mantissa of two bits) and cost 4 bits each. The last one is
-exact, because it takes what is left of the byte budget.
+5, 6, 7, 8, 10, 12, 14, 16, 20, ... (a "mini-float" with a mantissa of two bits). Rates grow steadily, by one or two
+grid values an injection: these steps cost two bits and one bit, all others six. The last count is exact, because it
+takes what is left of the byte budget; of a path that fills its bytes it follows from their number and is not stored.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.codes import Bits, Groups
-from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange
+from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 from vovcodec.container.fields import Values, When
 
-__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "START_INDEX", "CountsField", "count_of_index", "index_of_count",
-           "reachable_counts"]  # fmt: skip
+__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "START_INDEX", "CountsField", "count_of_index", "counts_bits",
+           "index_of_count", "reachable_counts", "with_implied_last"]  # fmt: skip
 
 ATOMS_MAX = 500_000  # of all injections of a segment together
 INJECTIONS_MAX = 1000
@@ -25,6 +28,7 @@ K_MAX = 71  # M_71 = 458,752 is the largest grid value a segment can have
 START_INDEX = 4  # what the first injection's index is counted from
 _REACH_DOWN, _REACH_BITS = 4, 4
 _REACH_UP = (1 << _REACH_BITS) - 1 - _REACH_DOWN
+_USUAL_STEPS = {2: (0b0, 1), 1: (0b10, 2)}  # prefix code: value and bits; 0b11 introduces all others
 
 _NUMBER = Groups(5, 1, INJECTIONS_MAX)
 _STEP = Bits(_REACH_BITS, -_REACH_DOWN, _REACH_UP)
@@ -53,12 +57,50 @@ def reachable_counts(previous_index: int = START_INDEX) -> range:
     return range(max(0, previous_index - _REACH_DOWN), min(K_MAX, previous_index + _REACH_UP) + 1)
 
 
+def counts_bits(counts: Sequence[int], codebook: str) -> int:
+    """What a file spends on such counts: their number, the steps, and the last one unless it is implied."""
+    if not counts:
+        return 0
+    indices = [START_INDEX, *map(index_of_count, counts[:-1])]
+    steps = sum(_step_bits(k - previous) for previous, k in itertools.pairwise(indices))
+    last = 8 * max(1, -(-counts[-1].bit_length() // 7))
+    if codebook == "trellis":
+        last = 1 if sum(counts) % 8 == 0 else 1 + last
+    return 6 * max(1, -(-(len(counts) - 1).bit_length() // 5)) + steps + last
+
+
+def _step_bits(step: int) -> int:
+    return _USUAL_STEPS[step][1] if step in _USUAL_STEPS else 2 + _REACH_BITS
+
+
+def with_implied_last(counts: tuple[int | None, ...], n_words: int, section: str) -> tuple[int, ...]:
+    """Counts as `CountsField.get` left them, completed by the size of the path's bytes.
+
+    Raises `FieldOutOfRange` when the other counts alone take more, `NonCanonical` when a last one was stored that the
+    bytes imply.
+    """
+    *others, last = counts
+    implied = 8 * n_words - sum(others)
+    if last is None:
+        if not 0 <= implied <= ATOMS_MAX:
+            raise FieldOutOfRange(section, "last of atoms.counts", implied, f"{_LAST.expected}; {FETCH_AGAIN}")
+        _check_total(8 * n_words, "atoms.counts", section)
+        return (*others, implied)
+    if last == implied:
+        raise NonCanonical(f"{section}: the last of atoms.counts is stored although it follows from the words' size")
+    return counts
+
+
 @dataclass(frozen=True)
 class CountsField:
-    """A tuple of counts: their number m, the first m - 1 as steps on the grid, the last one exactly."""
+    """A tuple of counts: their number m, the first m - 1 as steps on the grid, the last one exactly.
+
+    The reader leaves a last count of None where it is implied: `with_implied_last`. `path`: whether it can be.
+    """
 
     name: str
     when: When
+    path: When
 
     units = ("",)
 
@@ -84,7 +126,17 @@ class CountsField:
                 low, high = count_of_index(reach[0]), count_of_index(reach[-1])
                 expected = f"a grid value {low:,}..{high:,} after M_{previous} = {count_of_index(previous):,}"
                 raise FieldOutOfRange(section, f"{self.name}[{i}]", count, expected)
-            _STEP.put(out, index - previous)
+            step = index - previous
+            if step in _USUAL_STEPS:
+                out.put(*_USUAL_STEPS[step])
+            else:
+                out.put(0b11, 2)
+                _STEP.put(out, step)
+        if self.path.holds(values):
+            implied = sum(counts) == 8 * values["atoms.words_size"]
+            out.put(int(not implied), 1)
+            if implied:
+                return
         _LAST.put(out, counts[-1])
 
     def get(self, bits: BitReader, values: Values) -> None:
@@ -94,17 +146,29 @@ class CountsField:
         n_counts = _NUMBER.get(bits)
         if not _NUMBER.accepts(n_counts):
             raise FieldOutOfRange(bits.section, f"number of {self.name}", n_counts, _NUMBER.expected)
-        # Half a byte in the file is a pointer and a number in memory: charge before building the tuple.
+        # A bit in the file is a pointer and a number in memory: charge before building the tuple.
         values["budget"].charge(_COST_OF_COUNT * n_counts, bits.section, self.name)
-        counts, index = [], START_INDEX
+        counts: list[int | None] = []
+        index = START_INDEX
         for _ in range(n_counts - 1):
-            reach, index = reachable_counts(index), index + _STEP.get(bits)
+            reach, index = reachable_counts(index), index + self._step(bits)
             if index not in reach:
                 raise FieldOutOfRange(bits.section, f"index in {self.name}", index, f"0..{K_MAX}; {FETCH_AGAIN}")
             counts.append(count_of_index(index))
-        counts.append(_LAST.get(bits))
-        _check_total(sum(counts), self.name, bits.section)
-        values[self.name] = tuple(counts)
+        stored = not self.path.holds(values) or bool(bits.get(1))
+        last = _LAST.get(bits) if stored else None
+        _check_total(sum(counts) + (last or 0), self.name, bits.section)
+        values[self.name] = (*counts, last)
+
+    def _step(self, bits: BitReader) -> int:
+        if not bits.get(1):
+            return 2
+        if not bits.get(1):
+            return 1
+        step = _STEP.get(bits)
+        if step in _USUAL_STEPS:
+            raise NonCanonical(f"{bits.section}: a step of {step} in {self.name} is stored in the long form")
+        return step
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """As printed in FORMAT.md."""

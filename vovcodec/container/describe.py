@@ -45,7 +45,7 @@ def overhead_bytes(stream: VovFile) -> int:
         if section.type == lay.AUDIO:
             content = section.size_bytes - lay.FRAMING_SIZE_MIN
         if section.type == lay.CAPTION:
-            content = section.size_bytes - lay.FRAMING_SIZE_MIN - 1
+            content = section.size_bytes - lay.framing_size_min(lay.CAPTION) - 1
         total += section.size_bytes - content
     return total
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vovcodec.atomic import write_all, write_atomically
-from vovcodec.container import layout as lay
 from vovcodec.container.errors import LimitExceeded
-from vovcodec.container.framing import DEFAULT_LIMITS, Limits, check_prefix
+from vovcodec.container.framing import DEFAULT_LIMITS, START_SIZE, Limits, check_prefix
 from vovcodec.container.model import VovFile
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
@@ -39,8 +38,8 @@ def read_bytes(source: str | Path | BinaryIO, *, limits: Limits = DEFAULT_LIMITS
         data += chunk
         if len(data) > limits.max_file_bytes:
             raise LimitExceeded(f"the input has more than {limits.max_file_bytes} bytes; raise Limits to read it")
-        if not checked and len(data) >= lay.PREFIX_SIZE:
-            check_prefix(memoryview(bytes(data[:16])))
+        if not checked and len(data) >= START_SIZE:
+            check_prefix(memoryview(bytes(data[:START_SIZE])))
             checked = True
     return bytes(data)
 

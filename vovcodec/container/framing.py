@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import zlib
 from dataclasses import dataclass
 
@@ -17,9 +18,22 @@ from vovcodec.container.errors import (
     UnsupportedVersion,
 )
 
-__all__ = ["DEFAULT_LIMITS", "Budget", "Frame", "Limits", "check_prefix", "frame_span", "read_frame"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "START_SIZE",
+    "Budget",
+    "Frame",
+    "Limits",
+    "check_prefix",
+    "checksum",
+    "frame_span",
+    "read_frame",
+]
 
+START_SIZE = 16  # bytes that tell one kind of file from another
 _LENGTH_BYTES_MAX = 5
+_BEFORE_0_4 = b"\x89VOV\r\n\x1a\n"
+_WITHOUT_FIRST = lay.MAGIC[1:] + bytes([16 * lay.VERSION[0] + lay.VERSION[1]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,7 @@ def check_prefix(data: memoryview) -> None:
 
     `data` may be only the beginning of a file, at least `PREFIX_SIZE` bytes unless the file is shorter.
     """
-    start = bytes(data[:16])
+    start = bytes(data[:START_SIZE])
     if not start:
         raise NotAVovFile("the file is empty; was the copy or download interrupted?")
     if not start.startswith(lay.MAGIC):
@@ -74,7 +88,11 @@ def check_prefix(data: memoryview) -> None:
         raise NotAVovFile(_what_it_looks_like(start))
     if len(start) < lay.PREFIX_SIZE:
         raise TruncatedFile(f"the file has only {len(start)} bytes; copy it again from its source")
-    version = (start[8], start[9])
+    version = divmod(start[len(lay.MAGIC)], 16)
+    if start.startswith(_BEFORE_0_4):
+        raise UnsupportedVersion(
+            "the file has a format version before 0.4, which was never released; encode the original again"
+        )
     # Before 1.0 every minor version is a format of its own; from 1.0 on a newer minor version stays readable.
     readable = version == lay.VERSION if lay.VERSION[0] == 0 else version[0] == lay.VERSION[0]
     if not readable:
@@ -84,15 +102,17 @@ def check_prefix(data: memoryview) -> None:
         )
 
 
+def checksum(type_: int, covered: bytes | memoryview) -> bytes:
+    """What a section of this type ends with, for all that it covers: CRC-32, or CRC-16 for HEADER and CAPTION."""
+    value = binascii.crc_hqx(covered, 0xFFFF) if type_ in lay.SHORT_CRC else zlib.crc32(covered)
+    return value.to_bytes(lay.crc_size(type_), "big")
+
+
 def _what_it_looks_like(start: bytes) -> str:
-    mangled = "not a .vov file any more: it was copied as text"
-    if start.startswith((b"\x89VOV\n", b"\x89VOV\r\r", b"\x89VOV\r\x1a")):
-        return f"{mangled} (line ends were changed); copy it in binary mode"
-    if start.startswith(
-        (b"\xc2\x89VOV", b"\xef\xbf\xbdVOV", b"\xe2\x80\xb0VOV", b"?VOV", b"\tVOV", b"VOV\r", b"VOV\n")
-    ):
-        return f"{mangled} (the first byte was changed or lost); copy it in binary mode"
-    if start.startswith(b"iVZPVg0K"):
+    if start.startswith((b"\xc2\x89VOV", b"\xef\xbf\xbdVOV", b"\xe2\x80\xb0VOV", b"?VOV", b"\tVOV", _WITHOUT_FIRST)):
+        mangled = "not a .vov file any more: it was copied as text"
+        return f"{mangled} (its first byte was changed or lost); copy it in binary mode"
+    if start.startswith(b"iVZPVg"):
         return "not a .vov file: it is base64 text of one; decode it first"
     known = (
         (start[4:8] == b"ftyp", "an MP4, MOV or AVIF file"),
@@ -120,7 +140,7 @@ def frame_span(data: memoryview, start: int, limits: Limits) -> tuple[int, int, 
     n_left = len(data) - start
     if n_left > 0 and data[start] == 0:
         raise TrailingData(f"a zero byte at offset {start} where a section should start; {FETCH_AGAIN}")
-    if n_left < lay.FRAMING_SIZE_MIN:
+    if n_left < 1 or n_left < lay.framing_size_min(data[start]):
         raise TruncatedFile(
             f"the file ends at offset {len(data)}, inside a section or before one that is due; it was cut short"
         )
@@ -138,10 +158,11 @@ def frame_span(data: memoryview, start: int, limits: Limits) -> tuple[int, int, 
     else:
         raise NonCanonical(f"{name}: its length has more than {_LENGTH_BYTES_MAX} bytes; {FETCH_AGAIN}")
     n_left = len(data) - offset
-    if length + lay.CRC_SIZE > n_left:
+    crc_size = lay.crc_size(data[start])
+    if length + crc_size > n_left:
         raise TruncatedFile(
-            f"{name} ({lay.section_name(data[start])}): {length + lay.CRC_SIZE - n_left} of its "
-            f"{offset - start + length + lay.CRC_SIZE} bytes are missing; the file was cut short or is damaged"
+            f"{name} ({lay.section_name(data[start])}): {length + crc_size - n_left} of its "
+            f"{offset - start + length + crc_size} bytes are missing; the file was cut short or is damaged"
         )
     if length > limits.max_section_bytes:
         raise LimitExceeded(
@@ -157,11 +178,12 @@ def read_frame(data: memoryview, start: int, limits: Limits, crc_from: int | Non
     """
     type_, offset, length = frame_span(data, start, limits)
     end = offset + length
-    crc = zlib.crc32(data[start if crc_from is None else crc_from : end])
-    stored = int.from_bytes(data[end : end + lay.CRC_SIZE], "big")
+    crc = checksum(type_, data[start if crc_from is None else crc_from : end])
+    stored = bytes(data[end : end + len(crc)])
     if crc != stored:
+        name = f"section at offset {start} ({lay.section_name(type_)})"
         raise ChecksumMismatch(
-            f"section at offset {start} ({lay.section_name(type_)}): CRC-32 is {stored:08x}, its bytes give {crc:08x}; "
+            f"{name}: CRC-{8 * len(crc)} is {stored.hex()}, its bytes give {crc.hex()}; "
             "the file is damaged, copy it again from its source"
         )
-    return Frame(type_, data[offset:end], start, end + lay.CRC_SIZE)
+    return Frame(type_, data[offset:end], start, end + len(crc))

@@ -22,11 +22,13 @@ from vovcodec.container.codes import (
 from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
-MAGIC = b"\x89VOV\r\n\x1a\n"
-VERSION = (0, 3)
+MAGIC = b"\x89VOV"
+VERSION = (0, 4)
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
-PREFIX_SIZE = len(MAGIC) + 2
-CRC_SIZE = 4
+SNR_START_Q, SNR_RATIO_Q = 72, 48  # unless a file says otherwise: from 1/512 on, in ratios of 1.75
+PREFIX_SIZE = len(MAGIC) + 1
+CRC_SIZE = 4  # of all sections but those below
+SHORT_CRC_SIZE = 2
 FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
 
 # Section types. Bit 7: ancillary (may be skipped when unknown). Bit 6: belongs to the segment before it.
@@ -34,6 +36,7 @@ HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION = 0x43, 0x44
 HISTORY, AUDIO = 0x81, 0x82
 ANCILLARY, OF_SEGMENT = 0x80, 0x40
+SHORT_CRC = frozenset({HEADER, CAPTION})  # small, in every file
 SECTION_NAMES = {
     HEADER: "header",
     CAPTION: "caption",
@@ -52,6 +55,7 @@ VECTOR_WORDS_MAX = 64 * 2**20
 ATOM_WORDS_MAX = 16 * 2**20
 INDICES_BYTES_MAX = 16 * 2**20
 THUMBNAIL_BYTES_MAX = 64
+PSNR_Q_MAX = 1023
 SEGMENTS_MAX = 32_768
 MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
@@ -78,6 +82,21 @@ def padded_frames(n_frames: int) -> int:
     return n_frames + (1 - n_frames) % 4
 
 
+def thumbnail_size(width: int, height: int) -> int:
+    """Bytes of a thumbnail of four bits per pixel."""
+    return (width * height + 1) // 2
+
+
+def crc_size(type_: int) -> int:
+    """Bytes of the CRC at the end of a section of this type."""
+    return SHORT_CRC_SIZE if type_ in SHORT_CRC else CRC_SIZE
+
+
+def framing_size_min(type_: int) -> int:
+    """Type, shortest length and CRC."""
+    return 2 + crc_size(type_)
+
+
 def _default_segment_frames(values: Values) -> int | None:
     """One segment: just long enough. Several: no default (None never equals a value, the flag is then always 1)."""
     return padded_frames(values["n_frames"]) if values["n_segments"] == 1 else None
@@ -100,8 +119,10 @@ _ADAPTATION_FIELDS = (
 HEADER_FIELDS = (
     Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
     Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
-    Field("coded_width", Multiple(8, 8, 8192), "width of the frames the backbone sees", "px"),
-    Field("coded_height", Multiple(8, 8, 8192), "height of the frames the backbone sees", "px"),
+    Field("coded_width", Multiple(8, 8, 8192), "width of the frames the backbone sees", "px",
+          default=lambda v: v["source_width"], default_text="source_width"),
+    Field("coded_height", Multiple(8, 8, 8192), "height of the frames the backbone sees", "px",
+          default=lambda v: v["source_height"], default_text="source_height"),
     TableField(4, FRAME_RATES, (
         Field("frame_rate_num", Groups(8, 1, 2**32 - 1), "frames per frame_rate_den seconds; 0/1 = still image", "1/s"),
         Field("frame_rate_den", Groups(8, 1, 2**32 - 1), "see frame_rate_num", "s"),
@@ -127,8 +148,8 @@ HEADER_FIELDS = (
     Field("has_audio", Flag(), "the source had sound, whether or not the file has"),
     Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
     Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
-    Field("fingerprint", Raw(8), "of the base model's weights"),
-    Field("preset_digest", Raw(4), "of the preset the encoder used"),
+    Field("fingerprint", Raw(4), "of the base model's weights"),
+    Field("preset_digest", Raw(2), "of the preset the encoder used"),
     Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
           "numeric precision of the base model at the encoder"),
     Field("has_adaptation", Flag(), "the adaptation fields follow; needed by every vector"),
@@ -141,9 +162,9 @@ HEADER_FIELDS = (
     Field("sampler.n_steps", Groups(5, 1, 1000), "sampler steps", when=_SHIFT, absent=None),
     Field("sampler.shift_q8", Multiple(256, 1, 65535), "flow shift", "1/256", when=_SHIFT, absent=None),
     Field("sampler.snr_start_q", Bits(8, 0, 255), "first signal-to-noise ratio is 2^(-snr_start_q / 8)", when=_SNR,
-          absent=None),
+          absent=None, default=SNR_START_Q),
     Field("sampler.snr_ratio_q", Bits(8, 1, 256), "each is 1 + snr_ratio_q / 64 times the one before", when=_SNR,
-          absent=None),
+          absent=None, default=SNR_RATIO_Q),
 )  # fmt: skip
 
 HEADER_RULES = (
@@ -184,12 +205,13 @@ SEGMENT_FIELDS = (
     Field("has_importance", Flag(), "it has importance-sampling indices"),
     Field("has_atoms", Flag(), "it has steering atoms"),
     Field("has_check", Flag(), "it has a check of the decoded frames"),
-    Field("check.psnr_q", Bits(16, 0, 65535), "PSNR the encoder saw; 65535 = identical", "dB/256", when=_CHECK),
-    Field("check.thumbnail_width", Bits(4, 0, 15), "width of the luma thumbnail", "px", when=_CHECK),
-    Field("check.thumbnail_height", Bits(4, 0, 15), "height of the luma thumbnail", "px", when=_CHECK),
+    Field("check.psnr_q", Bits(10, 0, PSNR_Q_MAX), f"PSNR the encoder saw; {PSNR_Q_MAX} = that much or more", "dB/16",
+          when=_CHECK),
+    Field("check.thumbnail_width", Bits(4, 0, 15), "width of the luma thumbnail", "px", when=_CHECK, default=4),
+    Field("check.thumbnail_height", Bits(4, 0, 15), "height of the luma thumbnail", "px", when=_CHECK, default=2),
     Field("check.thumbnail_size", Bits(7, 0, THUMBNAIL_BYTES_MAX), "size of the thumbnail", "bytes", when=_CHECK,
-          default=lambda v: v["check.thumbnail_width"] * v["check.thumbnail_height"],
-          default_text="thumbnail_width * thumbnail_height"),
+          default=lambda v: thumbnail_size(v["check.thumbnail_width"], v["check.thumbnail_height"]),
+          default_text="half of thumbnail_width * thumbnail_height, rounded up"),
     Field("caption_deflated", Flag(), "the caption is compressed (section 7)", when=_CAPTION),
     Field("caption_size", Groups(7, 0, CAPTION_BYTES_MAX), "stored size of the caption", "bytes",
           when=_CAPTION_NOT_LAST),
@@ -203,7 +225,7 @@ SEGMENT_FIELDS = (
           "what the atoms are and how they are coded", when=_ATOMS, default="trellis"),
     Field("atoms.memory", Bits(4, 1, 16), "of the trellis: bits of its state", "bits", when=_TRELLIS,
           absent=TRELLIS_MEMORY, default=TRELLIS_MEMORY),
-    CountsField("atoms.counts", _ATOMS),
+    CountsField("atoms.counts", _ATOMS, _TRELLIS),
     Field("atoms.last_q", Bits(4, 1, 16), "how much of a step the last injection is", "1/16", when=_ATOMS_SNR,
           absent=16, default=16),
     Field("atoms.eta_scale_q", Bits(8, 0, 255), "factor on the ancestral noise fraction", "1/200", when=_ATOMS,

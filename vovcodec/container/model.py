@@ -171,12 +171,20 @@ class CodedIndices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentCheck:
-    """What the encoder saw when it decoded its own work: PSNR in 1/256 dB and a very small luma thumbnail."""
+    """What the encoder saw when it decoded its own work: PSNR in 1/16 dB and a very small luma thumbnail.
+
+    Thumbnail: floor(luma / 16) row by row, the first pixel in the upper four bits of the first byte.
+    """
 
     psnr_q: int
     thumbnail_width: int = 0
     thumbnail_height: int = 0
     thumbnail: bytes = b""
+
+    @property
+    def psnr_db(self) -> float:
+        """PSNR in dB; the largest value that can be stored stands for all above."""
+        return self.psnr_q / 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

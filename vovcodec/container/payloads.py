@@ -8,6 +8,7 @@ from typing import Any
 from vovcodec.container import layout as lay
 from vovcodec.container.bits import BitReader
 from vovcodec.container.compressed import unpack_caption
+from vovcodec.container.counts import with_implied_last
 from vovcodec.container.errors import FETCH_AGAIN, BadIndex, BadLength, LimitExceeded
 from vovcodec.container.framing import Budget
 from vovcodec.container.model import (
@@ -85,6 +86,8 @@ def read_segment(
         rule.check(values, section)
     blobs = _blobs(lay.BLOBS, payload, bits.align(), values, section)
     parts = tuple((name, len(view)) for name, view in blobs.items())
+    if values["has_atoms"] and values["atoms.codebook"] == "trellis":
+        values["atoms.counts"] = with_implied_last(values["atoms.counts"], len(blobs["atoms.words"]), section)
     if values["has_caption"]:
         caption = unpack_caption(values["caption_deflated"], blobs["caption"], section)
         budget.charge(4 * len(caption), section, "its caption")

@@ -114,7 +114,7 @@ class _Reading:
     def result(self, segments: list[Segment]) -> VovFile:
         self.layout.sort(key=lambda section: section.offset)
         return VovFile(self.header, tuple(segments), self.caption, tuple(self.extras), self.history or (),
-                       tuple(self.layout), tuple(self.damage), (self.data[8], self.data[9]))  # fmt: skip
+                       tuple(self.layout), tuple(self.damage), divmod(self.data[lay.PREFIX_SIZE - 1], 16))  # fmt: skip
 
     # --- pieces ----------------------------------------------------------------------------------------------------
 
@@ -332,7 +332,7 @@ class _Reading:
         try:
             while True:
                 _, payload, length = frame_span(self.data, offset, self.limits)
-                offset = payload + length + lay.CRC_SIZE
+                offset = payload + length + lay.crc_size(self.data[offset])
                 if offset >= len(self.data) or not self.data[offset] & lay.OF_SEGMENT:
                     return offset
         except FormatError:

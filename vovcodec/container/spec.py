@@ -69,7 +69,10 @@ def _trace_fields(bits: _TracingReader, fields: tuple[Any, ...], values: dict[st
 def worked_example(data: bytes) -> str:
     """A single-segment file without ancillary sections, byte by byte and bit by bit."""
     view = memoryview(data)
-    lines = [f"{0:04x}  {data[:8].hex(' ')}  magic", f"{8:04x}  {data[8:10].hex(' ')}  version {data[8]}.{data[9]}"]
+    lines = [
+        f"{0:04x}  {data[:4].hex(' ')}  magic",
+        f"{4:04x}  {data[4:5].hex()}  version {data[4] >> 4}.{data[4] & 15}",
+    ]
     header_frame = read_frame(view, lay.PREFIX_SIZE, DEFAULT_LIMITS, crc_from=0)
     segment_frame = read_frame(view, header_frame.end, DEFAULT_LIMITS)
     header = read_header(header_frame.payload)
@@ -83,7 +86,8 @@ def worked_example(data: bytes) -> str:
             {"header": header, "budget": budget, "n_frames": header.n_frames},
         ),
     ):
-        payload_offset = frame.end - lay.CRC_SIZE - len(frame.payload)
+        crc_at = frame.end - lay.crc_size(frame.type)
+        payload_offset = crc_at - len(frame.payload)
         framing = data[frame.start : payload_offset]
         lines.append(f"{frame.start:04x}  {framing.hex(' ')}  type {name}, length {len(frame.payload)}")
         bits = _TracingReader(frame.payload, name)
@@ -100,10 +104,9 @@ def worked_example(data: bytes) -> str:
                 size = values.get(blob.size, len(frame.payload) - offset)
                 lines += _hex_lines(payload_offset + offset, bytes(frame.payload[offset : offset + size]), blob.name)
                 offset += size
-        crc = data[frame.end - lay.CRC_SIZE : frame.end]
+        crc = data[crc_at : frame.end]
         covered = "bytes 0000" if name == "HEADER" else f"bytes {frame.start:04x}"
-        last = frame.end - lay.CRC_SIZE - 1
-        lines.append(f"{frame.end - lay.CRC_SIZE:04x}  {crc.hex(' ')}  CRC-32 of {covered}..{last:04x}")
+        lines.append(f"{crc_at:04x}  {crc.hex(' ')}  CRC-{8 * len(crc)} of {covered}..{crc_at - 1:04x}")
     return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -11,6 +10,7 @@ from vovcodec.container import layout as lay
 from vovcodec.container.bits import BitWriter, leb128
 from vovcodec.container.compressed import pack_caption, pack_history
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded
+from vovcodec.container.framing import checksum
 from vovcodec.container.model import RawSection, Segment, StreamHeader, VovFile
 
 __all__ = ["serialize"]
@@ -23,7 +23,7 @@ def serialize(stream: VovFile) -> bytes:
     is a function of `stream` alone, except that compressed text may differ between zlib builds.
     """
     _check_segments(stream)
-    prefix = lay.MAGIC + bytes(lay.VERSION)
+    prefix = lay.MAGIC + bytes([16 * lay.VERSION[0] + lay.VERSION[1]])
     out = bytearray(prefix)
     out += _section(lay.HEADER, _header_payload(stream.header), crc_of=prefix)
     if stream.caption is not None:
@@ -48,7 +48,7 @@ def serialize(stream: VovFile) -> bytes:
 def _section(type_: int, payload: bytes, crc_of: bytes = b"") -> bytes:
     """Type, length, payload, CRC. The header's CRC also covers the file's first bytes, given as `crc_of`."""
     framed = bytes([type_]) + leb128(len(payload)) + payload
-    return framed + zlib.crc32(framed, zlib.crc32(crc_of)).to_bytes(lay.CRC_SIZE, "big")
+    return framed + checksum(type_, crc_of + framed)
 
 
 def _fields(fields: Iterable[Any], values: dict[str, Any], section: str) -> bytes:

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.pretraining import detail as detail_stage
+from vovcodec.pretraining import joint as joint_stage
 from vovcodec.pretraining.autoencoder import reconstruction_psnr
 from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
-from vovcodec.pretraining.detail import LOGIT_MEAN, LOGIT_STD
 
 __all__ = ["model_card"]
 
@@ -29,12 +30,26 @@ _SOURCES = """\
 """
 
 
+def _joint_text(joint: dict) -> str:
+    if not joint:
+        return ""
+    log = joint["log"]
+    restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
+    hours = (sum(restarts) + log[-1]["elapsed_s"]) / 3600
+    curve = ", ".join(f"{row['held_out_loss']:.4f} (step {row['step']})" for row in log)
+    return f"""
+Then all networks together: {joint["steps"]} steps at half the learning rates, times N({joint_stage.LOGIT_MEAN},
+{joint_stage.LOGIT_STD}²), {hours:.1f} hours on the same two cores. Held-out loss at these times: {curve}.
+"""
+
+
 def model_card(
     corpus: Corpus,
     autoencoder: BlockTransformAutoencoder,
     recipe: dict,
     n_steps: int,
     log: list[dict],
+    joint: dict,
     run_dir: Path,
 ) -> str:
     """Markdown text: what the model is, data and licences, recipe, curve, limits."""
@@ -52,6 +67,7 @@ def model_card(
     # Elapsed time starts anew whenever a run is continued.
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
+    together = _joint_text(joint)
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
@@ -81,10 +97,11 @@ or a little more on two CPU cores shared with other work.
 
 The loss of predicting nothing beyond the per-channel Wiener estimate is 1.00 on the same batches.
 
-Detail network: {detail.get("steps", 0)} steps on top of the finished transformer, times N({LOGIT_MEAN}, {LOGIT_STD}²),
+Detail network: {detail.get("steps", 0)} steps on top of the finished transformer, times N({detail_stage.LOGIT_MEAN},
+{detail_stage.LOGIT_STD}²),
 AdamW, average of weights 0.995. Held-out loss at these times: {detail.get("held_out_loss_without", float("nan")):.4f}
 without it, {detail.get("held_out_loss", float("nan")):.4f} with it.
-
+{together}
 ## Autoencoder
 
 Linear. Held-out clips, PSNR of encode and decode: {ceiling:.2f} dB.

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-from vovcodec.backbone.pocket.detail import DetailNetwork
+from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, prediction_loss, validation_loss
@@ -24,26 +24,6 @@ __all__ = ["LOGIT_MEAN", "LOGIT_STD", "train_detail"]
 
 LOGIT_MEAN, LOGIT_STD = -0.7, 1.4
 _LR = 2e-3
-
-
-class _Completed(nn.Module):
-    """Transformer (no gradients) and detail network in one, called as the transformer is."""
-
-    def __init__(self, transformer: nn.Module, detail: DetailNetwork) -> None:
-        super().__init__()
-        self.transformer, self.detail, self.config = transformer, detail, transformer.config
-
-    def forward(
-        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool
-    ) -> tuple:
-        with torch.no_grad():
-            known = self.transformer(
-                hidden_states=hidden_states,
-                timestep=timestep,
-                encoder_hidden_states=encoder_hidden_states,
-                return_dict=False,
-            )[0]
-        return (known + self.detail(hidden_states, known, timestep / 1000),)
 
 
 def train_detail(
@@ -88,7 +68,7 @@ def train_detail(
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
-    completed = _Completed(transformer, detail)
+    completed = CompletedTransformer(transformer, detail)
     started = last_saved = time.monotonic()
     while step < n_steps and time.monotonic() - started < stop_after_s:
         batch = draw_batch(

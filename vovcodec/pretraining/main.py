@@ -1,7 +1,7 @@
-"""The command that trains the embedded model: basis → transformer → detail network → model folder.
+"""The command that trains the embedded model: basis → transformer → detail network → both together → model folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|export] [--init FOLDER]
-        [--device cuda]
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|export]
+        [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
 """
@@ -20,12 +20,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "detail", "export"])
+    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "detail", "joint", "export"])
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--init", type=Path, help="model folder that a new run starts from")
     parser.add_argument("--steps", type=int, help="optimiser steps; may change when a run is continued")
     parser.add_argument("--detail-steps", type=int, default=2400, help="optimiser steps of the detail network")
+    parser.add_argument("--joint-steps", type=int, default=3000, help="optimiser steps of both networks together")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -78,6 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             (transformer, text),
             n_steps=options.detail_steps,
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
+    if options.stage in ("all", "joint"):
+        from vovcodec.pretraining.joint import train_joint
+
+        train_joint(
+            BlockTransformAutoencoder.from_pretrained(basis_dir),
+            corpus,
+            recipe,
+            options.run,
+            n_steps=options.joint_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )

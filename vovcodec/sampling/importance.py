@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.sampling.noise import Purpose, Stream, normal
-from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise
+from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, last_estimate
 from vovcodec.sampling.schedule import time_grid
 
 __all__ = ["FEW_STEPS", "ImportancePlan", "diffusion_squared", "replay", "select"]
@@ -150,7 +150,7 @@ def _run(velocity, plan, segment, shape, device, choose, on_step, n_evaluations)
     """The sampler both sides share; `choose(step, x_t, x̂₀, t, t′)` names the candidate."""
     x_t = initial_noise(plan.seed, segment, shape).to(device)
     for step, (t, t_next) in enumerate(itertools.pairwise(plan.times)):
-        clean = x_t - t * velocity(x_t, t)
+        clean = last_estimate(velocity, x_t, t) if t_next == 0.0 else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
         if t_next == 0.0 or step + 1 == n_evaluations:

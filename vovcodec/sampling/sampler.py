@@ -6,7 +6,8 @@ From x₁ = noise at t = 1, for each step t → t′, with velocity v(x_t, t):
     x_{t′} = (1 − t′)·x̂₀ + t′·(√(1 − η²)·ε̂ + η·z)
 
 η = 0 is the Euler step of the probability-flow ODE (Liu et al. 2023); η > 0 replaces part of the noise by z: random,
-or selected by an encoder and replayed by a decoder (steering.py). The last step ends in x̂₀.
+or selected by an encoder and replayed by a decoder (steering.py). The last step ends in x̂₀, for which a velocity may
+know a better estimate than for the others (`last_estimate`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from torch import Tensor
 
 from vovcodec.sampling.noise import Purpose, Stream, normal
 
-__all__ = ["Chooser", "OnStep", "Velocity", "advance", "initial_noise", "sample"]
+__all__ = ["Chooser", "OnStep", "Velocity", "advance", "initial_noise", "last_estimate", "sample"]
 
 Velocity = Callable[[Tensor, float], Tensor]
-"""v(x_t, t): latents [1, C, T, h, w] and a time in [0, 1] → velocity of the same shape."""
+"""v(x_t, t): latents [1, C, T, h, w] and a time in [0, 1] → velocity of the same shape. It may have an attribute
+`last`, a Velocity that the last evaluation takes instead."""
 
 OnStep = Callable[[float, Tensor, Tensor], None]
 """Called at every network evaluation with (t, x_t, x̂₀)."""
@@ -51,6 +53,11 @@ def advance(x_t: Tensor, clean: Tensor, t: float, t_next: float, eta: float, z: 
     return (1 - t_next) * clean + t_next * direction
 
 
+def last_estimate(velocity: Velocity, x_t: Tensor, t: float) -> Tensor:
+    """x̂₀ of the last evaluation, which is the picture."""
+    return x_t - t * getattr(velocity, "last", velocity)(x_t, t)
+
+
 @torch.no_grad()
 def sample(
     velocity: Velocity,
@@ -74,7 +81,7 @@ def sample(
     """
     x_t = noise
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
-        clean = x_t - t * velocity(x_t, t)
+        clean = last_estimate(velocity, x_t, t) if t_next == 0.0 else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
         if t_next == 0.0 or step + 1 == n_evaluations:

@@ -19,24 +19,30 @@ the noise level at which the bits run out is where the sampler stops: the estima
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, index_of_count, reachable_counts
+from vovcodec.container.counts import (
+    ATOMS_MAX,
+    START_INDEX,
+    count_of_index,
+    counts_bits,
+    index_of_count,
+    reachable_counts,
+)
 from vovcodec.entropy.choices import Choice, Choices, choices_bits
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
-from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, sample
+from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, last_estimate, sample
 from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
 
-__all__ = ["SteeringPlan", "counts_bits", "follow", "steer"]
+__all__ = ["SteeringPlan", "follow", "steer"]
 
 _MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
@@ -201,10 +207,11 @@ def steer(
     previous_index = START_INDEX
     finished = False
     while True:
-        clean = x_t - t * velocity(x_t, t)
+        finished = finished or len(counts) == _MAX_INJECTIONS
+        clean = last_estimate(velocity, x_t, t) if finished else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
-        if finished or len(counts) == _MAX_INJECTIONS:
+        if finished:
             return replace(plan, counts=tuple(counts), last_q=last_q), choices, clean
         step = len(counts)
         residual = target - clean
@@ -220,7 +227,10 @@ def steer(
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if affordable == 0:
+                clean = last_estimate(velocity, x_t, t)
                 return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), choices, clean
+            if plan.codebook == "trellis":
+                count += -(sum(counts) + count) % 8
             count = min(count, affordable)
             for last_q in range(LAST_UNIT, 0, -1):
                 t_next, eta = _step_to(plan, step, last_q)
@@ -247,22 +257,22 @@ def _storable(wanted: int, previous_index: int, most: int) -> int:
     return next((count for count in allowed if count >= wanted), allowed[-1])
 
 
-def counts_bits(counts: Sequence[int]) -> int:
-    """What the file spends on the counts (FORMAT.md, 6.2): their number, 4 bits for each but the last, the last one."""
-    if not counts:
-        return 0
-    n_groups = max(1, -(-(len(counts) - 1).bit_length() // 5))
-    last_groups = max(1, -(-counts[-1].bit_length() // 7))
-    return 6 * n_groups + 4 * (len(counts) - 1) + 8 * last_groups
-
-
 def _affordable(codebook: str, bits: float, counts: list[int], n_positions: int, most: int) -> int:
-    """The largest count of one more, last injection that fits into the budget of all, at most `most`."""
+    """The largest count of one more, last injection that fits into the budget of all, at most `most`.
+
+    The bits of a path are made to fill whole bytes, which the file then has for nothing, with the last count.
+    """
+    spent = sum(counts)
+    if codebook == "trellis":
+        filling = 8 * int((bits - counts_bits([*counts, -spent % 8], codebook)) // 8) - spent
+        if filling <= min(most, ATOMS_MAX - spent):
+            return max(0, filling)
 
     def fits(count: int) -> bool:
-        return choices_bits(codebook, [*counts, count], n_positions) + counts_bits([*counts, count]) <= bits
+        taken = [*counts, count]
+        return choices_bits(codebook, taken, n_positions) + counts_bits(taken, codebook) <= bits
 
-    low, high = 0, min(most, ATOMS_MAX - sum(counts)) + 1
+    low, high = 0, min(most, ATOMS_MAX - spent) + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
-from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, pocket_geometry
+from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.precondition import network_input, precondition
@@ -112,6 +113,20 @@ class PocketBackbone:
             detail = self._detail(hidden, prediction, times)
         clean = coefficients.c_skip * x_t + coefficients.c_out * (prediction.float() + detail.float())
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
+
+    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
+        """See `protocol.Backbone.last_velocity`: the mean over all ways to lay tokens of 2×2 latent values on the grid.
+
+        What the network makes of a value depends on where it lies in its token; the errors at the tokens' borders
+        differ from phase to phase and mostly average out (bench/results/README.md has the gain). Rows and columns that
+        are needed beyond the edge are mirrored.
+        """
+        total = torch.zeros_like(x_t)
+        for rows, columns in TOKEN_PHASES:
+            volume = F.pad(x_t[0], (columns, columns, rows, rows), mode="reflect")[None]
+            moved = self.velocity(volume, t, condition)
+            total += moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]
+        return total / len(TOKEN_PHASES)
 
     @contextmanager
     def fitting_precision(self) -> Iterator[None]:

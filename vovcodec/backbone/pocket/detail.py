@@ -19,7 +19,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-__all__ = ["DetailNetwork"]
+__all__ = ["CompletedTransformer", "DetailNetwork"]
 
 _TIME_FEATURES = 32
 
@@ -70,3 +70,23 @@ class DetailNetwork(ModelMixin, ConfigMixin):
             x = block(x, time, n_frames)
         out = self.proj_out(F.gelu(x, approximate="tanh").permute(0, 2, 3, 1))
         return out.unflatten(0, (-1, n_frames)).permute(0, 4, 1, 2, 3)
+
+
+class CompletedTransformer(nn.Module):
+    """Transformer and detail network in one, called as the transformer is. Gradients reach whichever asks for them."""
+
+    def __init__(self, transformer: nn.Module, detail: DetailNetwork) -> None:
+        super().__init__()
+        self.transformer, self.detail, self.config = transformer, detail, transformer.config
+
+    def forward(
+        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool = False
+    ) -> tuple[Tensor]:
+        """(F_transformer + D,) for inputs [B, C+1, T, h, w], timesteps 1000·t [B], embeddings [B, n, W_text]."""
+        known = self.transformer(
+            hidden_states=hidden_states,
+            timestep=timestep,
+            encoder_hidden_states=encoder_hidden_states,
+            return_dict=False,
+        )[0]
+        return (known + self.detail(hidden_states, known, timestep / 1000),)
