@@ -116,6 +116,8 @@ def _critical_sections(segment: Segment, header: StreamHeader) -> bytes:
         raise FieldOutOfRange(section, "number of vector sections", n_merged, f"0..{lay.MERGED_VECTORS_MAX}")
     out = b""
     for update in segment.merged:
+        if update.vector is None or update.adaptation is None:
+            raise FieldOutOfRange(section, "vector and adaptation", None, "given")
         values = _values_of(lay.VECTOR_FIELDS, update)
         contents = b""
         for blob in lay.VECTOR_BLOBS:
