@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_models import save_tiny_pocket
 
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
@@ -124,7 +125,7 @@ def test_velocity_is_finite_at_all_times(backbone, t):
         assert (clean.abs() < 5 * deviation).all(), "from pure noise nothing larger than data is guessed"
 
 
-def test_the_last_velocity_is_the_mean_over_the_token_phases(backbone):
+def test_the_sampler_takes_the_mean_over_the_token_phases(backbone):
     x_t, t, condition = noise(1, 24, 2, 4, 6), 0.3, backbone.embed_caption("")
     mirrored = {4: [1, 0, 1, 2, 3, 2], 6: [1, 0, 1, 2, 3, 4, 5, 4]}
     rows, columns = x_t[..., mirrored[4], :], x_t[..., mirrored[6]]
@@ -135,12 +136,15 @@ def test_the_last_velocity_is_the_mean_over_the_token_phases(backbone):
         + backbone.velocity(columns, t, condition)[..., 1:-1]
         + backbone.velocity(both, t, condition)[..., 1:-1, 1:-1]
     ) / 4
-    last = backbone.last_velocity(x_t, t, condition)
+    last = backbone.sampler_velocity(x_t, t, condition, last=True)
     assert torch.allclose(last, expected, atol=1e-5)
     assert not torch.allclose(last, backbone.velocity(x_t, t, condition), atol=1e-3)
-    assert backbone.geometry.last_evaluations == 4
+    other = backbone.sampler_velocity(x_t, t, condition, last=False)
+    assert torch.equal(other, backbone.velocity(x_t, t, condition)), "of a clip the last step alone"
+    assert evaluations_of_steps("pocket", 10, True) == 13 and evaluations_of_steps("pocket", 10, False) == 40
+    assert evaluations_of_steps("wan2.1-1.3b", 10, True) == 10
     smallest = noise(1, 24, 1, 2, 2)
-    assert backbone.last_velocity(smallest, t, condition).isfinite().all()
+    assert torch.equal(*(backbone.sampler_velocity(smallest, t, condition, last=last) for last in (False, True)))
 
 
 def test_a_batch_of_times_is_as_one_at_a_time(backbone):

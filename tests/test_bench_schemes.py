@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_models import save_tiny_pocket
 
-from vovcodec.bench import schemes, steering_schemes
+from vovcodec.bench import last_step, schemes, steering_schemes
 from vovcodec.bench.candidate_scoring import scoring_lines, scoring_times
+from vovcodec.bench.table import read_rows
 from vovcodec.media import open_writer
 from vovcodec.sampling.steering import SteeringPlan
 
@@ -91,7 +92,9 @@ def test_scoring_in_small():
     assert "extrapolated from 32" in scoring_lines(rows)[-1]
 
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def waves(tmp_path, monkeypatch):
+    """A folder with a clip of five frames, and a tiny model to measure on."""
     monkeypatch.setenv("VOVCODEC_MODELS", str(tmp_path))
     save_tiny_pocket(tmp_path / "pocket")
     y, x = np.mgrid[:32, :48]
@@ -103,8 +106,25 @@ def test_the_command(tmp_path, monkeypatch, capsys):
             np.stack([127 + 90 * np.sin(x / 5 + t / 3 + c) * np.cos(y / 6) for c in range(3)], -1).astype("u1")
         )
     writer.close()
+    return media
+
+
+def test_the_last_step_is_measured_with_both_velocities(waves, tmp_path, capsys):
+    out = tmp_path / "last.tsv"
+    command = ["--media", str(waves), "--out", str(out), "--frames", "5", "--threads", "1", "--bytes", "100,300"]
+    assert last_step.main(command) == 0
+    rows = read_rows(out, last_step.LastStepRow)
+    assert [row.bytes for row in rows] == [100, 300] and rows[1].t < rows[0].t
+    assert all(row.psnr_db != row.plain_psnr_db for row in rows)
+    gains = [row.psnr_db - row.plain_psnr_db for row in rows]
+    assert f"clip 300 bytes: {gains[1]:+.2f} dB" in capsys.readouterr().out
+    before = out.read_text()
+    assert last_step.main(command) == 0 and out.read_text() == before, "nothing is measured twice"
+
+
+def test_the_command(waves, tmp_path, capsys):
     out = tmp_path / "table.tsv"
-    common = ["--media", str(media), "--out", str(out), "--frames", "5", "--threads", "1"]
+    common = ["--media", str(waves), "--out", str(out), "--frames", "5", "--threads", "1"]
     assert steering_schemes.main([*common, "--bytes", "150,300"]) == 0
     header, *rows = [line.split("\t") for line in out.read_text().splitlines()]
     table = [dict(zip(header, row, strict=True)) for row in rows]

@@ -14,7 +14,7 @@ import torch
 from tiny_clips import HEIGHT, N_FRAMES, WIDTH, Notes, picture, write_clip
 from tiny_models import save_tiny_pocket
 
-from vovcodec.backbone.geometry import last_evaluations
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.codec.decode import decode
 from vovcodec.codec.edit import edit
 from vovcodec.codec.encode import encode
@@ -260,7 +260,7 @@ def test_the_first_steps_are_kept_and_the_rest_is_generated(home, tmp_path, shar
     else:
         assert not notes.lines
     shown = decode(tmp_path / "out.vov", tmp_path / "out.y4m", DecodeOptions(device="cpu"), SilentListener())
-    assert shown.n_network_evaluations == 2 * (FULL + last_evaluations("pocket"))
+    assert shown.n_network_evaluations == 2 * evaluations_of_steps("pocket", FULL + 1, True)
 
 
 def latents(stream: VovFile, n_evaluations: int | None = None) -> torch.Tensor:
@@ -380,11 +380,12 @@ def test_a_still_becomes_a_clip(home, tmp_path):
 def test_media_show_what_the_file_would(home, tmp_path):
     settings = {"caption": "a dog", "keep_structure": 0.5, "strength": 0.5}
     report = edit(home / "steered.vov", tmp_path / "now.y4m", EditOptions(device="cpu", **settings))
-    assert isinstance(report, DecodeReport) and report.n_network_evaluations == 2 * (FULL + last_evaluations("pocket"))
+    assert isinstance(report, DecodeReport)
+    assert report.n_network_evaluations == 2 * evaluations_of_steps("pocket", FULL + 1, True)
     edited(home, tmp_path, **settings)
     assert np.array_equal(frames_of(tmp_path / "now.y4m"), decoded(tmp_path / "out.vov", tmp_path))
     preview = edit(home / "steered.vov", tmp_path / "preview.y4m", EditOptions(device="cpu", steps=3, **settings))
-    assert preview.n_network_evaluations == 6
+    assert preview.n_network_evaluations == 2 * evaluations_of_steps("pocket", 3, True)
     with pytest.raises(UsageError, match="go with a video or an image"):
         edit(home / "steered.vov", tmp_path / "x.vov", EditOptions(steps=3, caption="a dog"))
 

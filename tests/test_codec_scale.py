@@ -16,6 +16,7 @@ from container_samples import SNR_SAMPLER, three_segments
 from tiny_clips import HEIGHT, N_FRAMES, WIDTH, Notes, picture, write_clip
 from tiny_models import save_tiny_pocket
 
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
@@ -123,7 +124,9 @@ def test_what_it_reports_is_what_a_decoder_shows(home, tmp_path):
     shown = decoded(home, tmp_path / "out.vov", tmp_path)
     # y4m stores colour at 8 bits per component: a small loss on the way.
     assert psnr(picture(), shown) == pytest.approx(report.psnr_db, abs=0.3)
-    assert report.n_network_evaluations == sum(len(s.atoms.counts) + 1 for s in after.segments)
+    assert report.n_network_evaluations == sum(
+        evaluations_of_steps("pocket", len(s.atoms.counts) + 1, True) for s in after.segments
+    )
     assert report.n_frames == N_FRAMES
 
 
@@ -208,7 +211,7 @@ def test_importance_sampling_round_trip(home, tmp_path, few_candidates):
     sampler = after.header.sampler
     assert (sampler.schedule, sampler.sampler_id, sampler.n_steps) == ("shift", "eta", 12)
     assert all(s.importance is not None and s.atoms is None and s.vector is not None for s in after.segments)
-    assert report.n_network_evaluations == 24
+    assert report.n_network_evaluations == 2 * evaluations_of_steps("pocket", 12, True)
     shown = decoded(home, tmp_path / "out.vov", tmp_path)
     assert psnr(picture(), shown) == pytest.approx(report.psnr_db, abs=0.3)
     checked = inspect(tmp_path / "out.vov", verify=True)["check"]

@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "98cb42b431f6a63d31f2015020be2bf9a85ec4f9812b2131cb98aac1aad2d09a"),
-        (EDITED, "4467e72ecd8947d4afd17b1427553ed3aa8ff7b5371865b9c12b7a18bf482e2b"),
+        (GOLDEN, "2b9b95691a63748ba8d4687d61e02240b0c1d2e638634aa8ceb3fc5a4c7bc989"),
+        (EDITED, "e3b9ac4cee37bfe33729e10c576ad3a2272fc9b48a57e0b6726ae3d4ecd47500"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

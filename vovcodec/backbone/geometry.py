@@ -16,15 +16,15 @@ __all__ = [
     "POCKET_WEIGHTS",
     "TOKEN_PHASES",
     "LatentGeometry",
+    "evaluations_of_steps",
     "known_geometry",
-    "last_evaluations",
     "pocket_geometry",
 ]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
 _POCKET_MAX_FRAMES = 129
-# Rows and columns by which the embedded model's grid of 2×2 tokens is moved in its last evaluations.
+# Rows and columns by which the embedded model's grid of 2×2 tokens is moved (`PocketBackbone.sampler_velocity`).
 TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
@@ -37,7 +37,6 @@ class LatentGeometry:
     size_multiple: coded width and height are multiples of this (stride × patch).
     channels: latent channels C.
     max_frames: longest segment in frames; 1 for models of still pictures.
-    last_evaluations: network evaluations that the last step of the sampler takes (`Backbone.last_velocity`).
     """
 
     time_stride: int
@@ -45,7 +44,6 @@ class LatentGeometry:
     size_multiple: int
     channels: int
     max_frames: int
-    last_evaluations: int = 1
 
     def coded_frames(self, n_frames: int) -> int:
         """The smallest time_stride·n + 1 that is at least `n_frames`."""
@@ -57,9 +55,16 @@ class LatentGeometry:
         return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
 
-def last_evaluations(backbone_id: str) -> int:
-    """Network evaluations that the last step of the sampler takes with a model."""
-    return len(TOKEN_PHASES) if backbone_id == "pocket" else 1
+def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
+    """Network evaluations that so many steps of the sampler take (`Backbone.sampler_velocity`).
+
+    is_clip: more than one latent frame.
+    """
+    if backbone_id != "pocket":
+        return n_steps
+    if not is_clip:
+        return n_steps * len(TOKEN_PHASES)
+    return n_steps + len(TOKEN_PHASES) - 1
 
 
 def pocket_geometry(latent_channels: int) -> LatentGeometry:
@@ -70,7 +75,6 @@ def pocket_geometry(latent_channels: int) -> LatentGeometry:
         size_multiple=16,
         channels=latent_channels,
         max_frames=_POCKET_MAX_FRAMES,
-        last_evaluations=last_evaluations("pocket"),
     )
 
 

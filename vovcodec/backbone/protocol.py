@@ -41,10 +41,10 @@ class Backbone(Protocol):
         adaptation; float32 out."""
         ...
 
-    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
-        """`velocity` for the sampler's last evaluation, whose estimate is the picture: part of the model, so that all
-        decoders do the same. It takes `geometry.last_evaluations` network evaluations; for most models it is
-        `velocity`."""
+    def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
+        """`velocity` as the sampler takes it, where a better estimate is worth more than one evaluation. `last`: for
+        the step whose estimate is the picture. Part of the model, so that all decoders do the same;
+        `geometry.evaluations_of_steps` says how many evaluations it takes. For most models it is `velocity`."""
         ...
 
     def fitting_precision(self) -> AbstractContextManager:

@@ -139,8 +139,8 @@ class WanBackbone:
             )[0]
         return prediction.float()
 
-    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
-        """See `protocol.Backbone.last_velocity`."""
+    def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
+        """See `protocol.Backbone.sampler_velocity`."""
         return self.velocity(x_t, t, condition)
 
     def fitting_precision(self) -> AbstractContextManager:

@@ -120,7 +120,7 @@ class _Bench:
             published=is_paper,
         )
         started = time.perf_counter()
-        with adapted_velocity(self.backbone, "", adapter, start) as velocity:
+        with adapted_velocity(self.backbone, "", adapter, start, for_fitting=True) as velocity:
             if recipe == "trajectory":
                 objective = self._trajectory(velocity, fit_steps, batch)
             else:

@@ -86,7 +86,7 @@ def decode_stream(
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
     if options.steps and options.steps < longest:
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
-    n_total = sum(n_evaluations_of(header, segment, options.steps or None) for segment in segments)
+    n_steps = sum(min(options.steps or longest, header.sampler.n_evaluations(segment)) for segment in segments)
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
@@ -125,7 +125,7 @@ def decode_stream(
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)
     try:
-        with closing(_decoded(stream, segments, devices, n_total, options, listener, backbones)) as decoded:
+        with closing(_decoded(stream, segments, devices, n_steps, options, listener, backbones)) as decoded:
             for segment, begin, end in wanted:
                 result = None if segment is None else next(decoded)
                 if isinstance(result, FormatError) and (options.strict or len(segments) == 1):
@@ -156,7 +156,7 @@ def decode_stream(
         size=(width, height),
         frame_rate=rate,
         decode_s=time.monotonic() - started,
-        n_network_evaluations=n_total,
+        n_network_evaluations=sum(n_evaluations_of(header, segment, options.steps or None) for segment in segments),
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,
@@ -168,7 +168,7 @@ def _decoded(
     stream: VovFile,
     segments: list[Segment],
     devices: list[str],
-    n_total: int,
+    n_steps: int,
     options: DecodeOptions,
     listener: ProgressListener,
     backbones: BackboneCache | None,
@@ -181,7 +181,7 @@ def _decoded(
             header, device=devices[0], force=options.force, path=options.model, backbones=backbones
         )
         decode_one = segment_decoder(backbone, header, options.steps, options.verify)
-        listener.stage("decoding", n_total)
+        listener.stage("decoding", n_steps)
         for task in tasks:
             yield decode_one(task, listener)
         return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.check import segment_check
 from vovcodec.codec.plans import coded_atoms, importance_plan
@@ -58,11 +59,11 @@ class CodedSegment:
 class Injected:
     """What goes into the file and the latents [1, C, T, h, w] that a decoder will get from it.
 
-    n_evaluations: of the sampler, its last step counted once.
+    n_steps: of the sampler.
     """
 
     latents: Tensor
-    n_evaluations: int
+    n_steps: int
     atoms: CodedAtoms | None = None
     importance: CodedIndices | None = None
 
@@ -207,5 +208,5 @@ def finished_segment(
         importance=injected.importance,
         check=segment_check(decoded, quality),
     )
-    total = n_evaluations + injected.n_evaluations + backbone.geometry.last_evaluations - 1
+    total = n_evaluations + evaluations_of_steps(backbone.id, injected.n_steps, injected.latents.shape[2] > 1)
     return CodedSegment(segment, decoded, quality, ssim(original, decoded), total)

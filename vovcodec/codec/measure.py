@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from vovcodec.backbone.geometry import last_evaluations
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
 from vovcodec.container.layout import AUDIO, FRAMING_SIZE_MIN
 
@@ -21,9 +21,7 @@ def peak_memory_bytes() -> int:
 def n_evaluations_of(header: StreamHeader, segment: Segment, steps: int | None = None) -> int:
     """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler."""
     n_steps = header.sampler.n_evaluations(segment)
-    if steps is not None and steps < n_steps:
-        return steps
-    return n_steps + last_evaluations(header.backbone_id) - 1
+    return evaluations_of_steps(header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1)
 
 
 def section_sizes(stream: VovFile) -> dict[str, int]:

@@ -73,25 +73,38 @@ def make_adapter(backbone: Backbone, adaptation: Adaptation) -> LowRankAdapter:
     return adapter
 
 
-class _Velocity:
-    """v(x_t, t) of a backbone with a caption; `last`: see `sampler.Velocity`."""
+class _SamplerVelocity:
+    """v(x_t, t) of a backbone with a caption, as the sampler takes it; `last`: see `sampler.Velocity`."""
 
     def __init__(self, backbone: Backbone, condition: Tensor) -> None:
         self._backbone, self._condition = backbone, condition
 
     def __call__(self, x_t: Tensor, t: float) -> Tensor:
-        return self._backbone.velocity(x_t, t, self._condition)
+        return self._backbone.sampler_velocity(x_t, t, self._condition, last=False)
 
     def last(self, x_t: Tensor, t: float) -> Tensor:
-        return self._backbone.last_velocity(x_t, t, self._condition)
+        return self._backbone.sampler_velocity(x_t, t, self._condition, last=True)
 
 
 @contextmanager
 def adapted_velocity(
-    backbone: Backbone, caption: str, adapter: LowRankAdapter | None, theta: np.ndarray | Tensor | None
+    backbone: Backbone,
+    caption: str,
+    adapter: LowRankAdapter | None,
+    theta: np.ndarray | Tensor | None,
+    *,
+    for_fitting: bool = False,
 ) -> Iterator[Velocity]:
-    """v(x_t, t) with a caption and, where there is one, a vector θ."""
-    velocity = _Velocity(backbone, backbone.embed_caption(caption))
+    """v(x_t, t) with a caption and, where there is one, a vector θ.
+
+    for_fitting: one network evaluation each, whatever the sampler takes.
+    """
+    condition = backbone.embed_caption(caption)
+
+    def plain(x_t: Tensor, t: float) -> Tensor:
+        return backbone.velocity(x_t, t, condition)
+
+    velocity = plain if for_fitting else _SamplerVelocity(backbone, condition)
     if adapter is None:
         yield velocity
         return

@@ -164,7 +164,7 @@ def encode_segment(
         if preset.adaptation.projection == "offset-philox":
             start = torch.zeros_like(start)
         with (
-            adapted_velocity(backbone, caption, adapter, None) as velocity,
+            adapted_velocity(backbone, caption, adapter, None, for_fitting=True) as velocity,
             backbone.fitting_precision(),
             out_of_memory_explained("fitting the vector", str(backbone.device), *_FITTING_REMEDIES),
         ):

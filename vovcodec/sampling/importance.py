@@ -150,10 +150,11 @@ def _run(velocity, plan, segment, shape, device, choose, on_step, n_evaluations)
     """The sampler both sides share; `choose(step, x_t, x̂₀, t, t′)` names the candidate."""
     x_t = initial_noise(plan.seed, segment, shape).to(device)
     for step, (t, t_next) in enumerate(itertools.pairwise(plan.times)):
-        clean = last_estimate(velocity, x_t, t) if t_next == 0.0 else x_t - t * velocity(x_t, t)
+        is_last = t_next == 0.0 or step + 1 == n_evaluations
+        clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
-        if t_next == 0.0 or step + 1 == n_evaluations:
+        if is_last:
             return clean
         index = choose(step, x_t, clean, t, t_next)
         mean, sigma = _kernel(x_t, clean, t, t_next)

@@ -81,10 +81,11 @@ def sample(
     """
     x_t = noise
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
-        clean = last_estimate(velocity, x_t, t) if t_next == 0.0 else x_t - t * velocity(x_t, t)
+        is_last = t_next == 0.0 or step + 1 == n_evaluations
+        clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
-        if t_next == 0.0 or step + 1 == n_evaluations:
+        if is_last:
             return clean
         z = choose(step, clean) if choose is not None else None
         x_t = advance(x_t, clean, t, t_next, etas[step] if z is not None else 0.0, z)

@@ -114,13 +114,16 @@ class PocketBackbone:
         clean = coefficients.c_skip * x_t + coefficients.c_out * (prediction.float() + detail.float())
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 
-    def last_velocity(self, x_t: Tensor, t: float, condition: Tensor) -> Tensor:
-        """See `protocol.Backbone.last_velocity`: the mean over all ways to lay tokens of 2×2 latent values on the grid.
+    def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
+        """See `protocol.Backbone.sampler_velocity`: the mean over all ways to lay tokens of 2×2 latent values on the
+        grid, for single frames and in the last step.
 
         What the network makes of a value depends on where it lies in its token; the errors at the tokens' borders
         differ from phase to phase and mostly average out (bench/results/README.md has the gain). Rows and columns that
-        are needed beyond the edge are mirrored.
+        are needed beyond the edge are mirrored. In the other steps of a clip it gains less than it costs.
         """
+        if x_t.shape[2] > 1 and not last:
+            return self.velocity(x_t, t, condition)
         total = torch.zeros_like(x_t)
         for rows, columns in TOKEN_PHASES:
             volume = F.pad(x_t[0], (columns, columns, rows, rows), mode="reflect")[None]
