@@ -146,7 +146,7 @@ def sections(data: bytes) -> list[tuple[int, bytes, int, int]]:
                 break
         at += 1
         must(length <= 128 << 20, "a payload above 128 MiB")
-        n_crc = 2 if type_ in (HEADER, CAPTION) else 4
+        n_crc = 2 if type_ == HEADER else 4
         must(at + length + n_crc <= len(data), "the file ends inside a section")
         covered = data[0 if start == 5 else start : at + length]
         crc = zlib.crc32(covered) if n_crc == 4 else binascii.crc_hqx(covered, 0xFFFF)

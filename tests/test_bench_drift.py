@@ -18,7 +18,7 @@ def test_a_file_compared_with_itself_and_with_other_noise():
     stream = read_vov(GOLDEN / "v0.4-pocket.vov")
     same = drift.Setting("cpu", "float32", 1)
     rows = drift.compare("cup", stream, [same, same, drift.Setting("cpu", "float32", 1, control=True)], force=True)
-    n_steps = stream.header.sampler.n_evaluations(stream.segments[0])
+    n_steps = stream.header.sampler.steps_of(stream.segments[0])
     assert len(rows) == 3 * (n_steps + 1)
     first, again, control = (rows[i * (n_steps + 1) : (i + 1) * (n_steps + 1)] for i in range(3))
     assert [row.step for row in first] == [*range(n_steps), None]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_models import save_tiny_pocket
 
-from vovcodec.bench import last_step, schemes, steering_schemes
+from vovcodec.bench import schemes, steering_schemes, token_phases
 from vovcodec.bench.candidate_scoring import scoring_lines, scoring_times
 from vovcodec.bench.table import read_rows
 from vovcodec.media import open_writer
@@ -109,17 +109,17 @@ def waves(tmp_path, monkeypatch):
     return media
 
 
-def test_the_last_step_is_measured_with_both_velocities(waves, tmp_path, capsys):
+def test_the_token_phases_is_measured_with_both_velocities(waves, tmp_path, capsys):
     out = tmp_path / "last.tsv"
     command = ["--media", str(waves), "--out", str(out), "--frames", "5", "--threads", "1", "--bytes", "100,300"]
-    assert last_step.main(command) == 0
-    rows = read_rows(out, last_step.LastStepRow)
+    assert token_phases.main(command) == 0
+    rows = read_rows(out, token_phases.PhasesRow)
     assert [row.bytes for row in rows] == [100, 300] and rows[1].t < rows[0].t
     assert all(row.psnr_db != row.plain_psnr_db for row in rows)
     gains = [row.psnr_db - row.plain_psnr_db for row in rows]
     assert f"clip 300 bytes: {gains[1]:+.2f} dB" in capsys.readouterr().out
     before = out.read_text()
-    assert last_step.main(command) == 0 and out.read_text() == before, "nothing is measured twice"
+    assert token_phases.main(command) == 0 and out.read_text() == before, "nothing is measured twice"
 
 
 def test_the_command(waves, tmp_path, capsys):

@@ -267,7 +267,7 @@ def latents(stream: VovFile, n_evaluations: int | None = None) -> torch.Tensor:
     backbone = load_matching_backbone(stream.header, device="cpu", force=False)
     segment = stream.segments[0]
     return regenerate_latents(backbone, stream.header, segment, stream.caption_of(segment), Adapters(backbone),
-                              n_coded_frames=9, n_evaluations=n_evaluations)  # fmt: skip
+                              n_coded_frames=9, n_steps=n_evaluations)  # fmt: skip
 
 
 def test_kept_steps_are_those_of_the_original(home, tmp_path):

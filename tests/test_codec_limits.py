@@ -85,7 +85,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
         ("vector=1023", "vector"),
         ("vector=2047", "merged"),
         ("atoms=2432", "steering"),
-        ("evaluations=14", "steering"),
+        ("evaluations=17", "steering"),
     ],
 )
 def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
@@ -117,7 +117,7 @@ def test_info_says_what_decoding_takes(capsys):
     path = GOLDEN / "v0.4-pocket.vov"
     assert run(["info", str(path)]) == 0
     out, stream = capsys.readouterr().out, read_vov(path)
-    n_evaluations = 4 * stream.header.sampler.n_evaluations(stream.segments[0])
+    n_evaluations = 4 * stream.header.sampler.steps_of(stream.segments[0])
     for words in (f"network evaluations  {n_evaluations}", "peak memory", "TFLOP", "time on this CPU"):
         assert words in out
     # Of an unknown model only the evaluations are known.

@@ -197,6 +197,18 @@ def test_byte_targets_are_hit_from_below(preset, tmp_path, target_bytes, effort)
     assert 0.98 * target_bytes <= report.size_bytes <= target_bytes
 
 
+@pytest.mark.parametrize("codebook", ["trellis", "hadamard", "cyclic"])
+def test_no_byte_target_is_exceeded(preset, tmp_path, codebook):
+    text = preset.read_text().replace("{method: atoms,", f"{{method: atoms, codebook: {codebook},", 1)
+    path = tmp_path / "other.yaml"
+    path.write_text(text)
+    source = clip(tmp_path, 5)
+    for target_bytes in range(200, 216):
+        options = EncodeOptions(preset=path, effort="instant", target_bytes=target_bytes, overwrite=True)
+        report = encode(source, tmp_path / "out.vov", options, Listener())
+        assert target_bytes - (2 if codebook == "trellis" else 8) <= report.size_bytes <= target_bytes
+
+
 @pytest.mark.parametrize("target_bytes", [68, 76, 94])
 def test_byte_targets_of_a_vector_alone(preset, tmp_path, target_bytes):
     options = EncodeOptions(preset=preset, effort="plain", target_bytes=target_bytes)

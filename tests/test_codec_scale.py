@@ -184,7 +184,7 @@ def test_truncation_uses_the_first_injections_as_they_were(home, tmp_path):
     common = {"n_coded_frames": 9}
     short = regenerate_latents(backbone, less.header, less.segments[0], "waves", adapters, **common)
     preview = regenerate_latents(
-        backbone, full.header, full.segments[0], "waves", adapters, n_evaluations=n_kept + 1, **common
+        backbone, full.header, full.segments[0], "waves", adapters, n_steps=n_kept + 1, **common
     )
     assert torch.equal(short, preview)
 

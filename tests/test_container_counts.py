@@ -172,5 +172,5 @@ def test_evaluations_follow_from_schedule_and_counts() -> None:
     atoms = CodedAtoms(counts=(1, 2, 3), words=b"")
     steered, plain = Segment(index=0, n_frames=1, atoms=atoms), Segment(index=0, n_frames=1)
     free = dataclasses.replace(steered, generation=Generation(n_injections=25))
-    assert [samples.SNR_SAMPLER.n_evaluations(segment) for segment in (steered, plain, free)] == [4, 1, 26]
-    assert Sampler(n_steps=9, shift_q8=256).n_evaluations(steered) == 9
+    assert [samples.SNR_SAMPLER.steps_of(segment) for segment in (steered, plain, free)] == [4, 1, 26]
+    assert Sampler(n_steps=9, shift_q8=256).steps_of(steered) == 9

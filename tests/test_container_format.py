@@ -143,7 +143,7 @@ def test_description_is_json_and_complete() -> None:
     assert report["header"]["fingerprint"] == "01234567"
     assert report["segments"][0]["vector"]["words_bytes"] == 400
     assert report["segments"][0]["atoms"]["counts"] == [0, 14, 96, 400_000]
-    assert [segment["n_evaluations"] for segment in report["segments"]] == [5, 5, 5]
+    assert [segment["n_steps"] for segment in report["segments"]] == [5, 5, 5]
     assert report["segments"][1]["caption"] == "Ein grüner Wald, 森"
     named = {name.split(".")[-1] for field in lay.HEADER_FIELDS for name in field.names} - {"has_adaptation"}
     shown = set(report["header"]) | set(report["header"]["sampler"]) | set(report["header"]["adaptation"])
@@ -157,7 +157,7 @@ def test_further_vectors_and_generation_are_described() -> None:
     assert [update["adaptation"]["strength_q8"] for update in first["merged"]] == [-128, 1]
     assert [update["vector"]["words_bytes"] for update in first["merged"]] == [0, 40]
     assert first["generation"] == {"n_injections": 25, "eta_scale_q": 100}
-    assert (first["n_evaluations"], second["n_evaluations"]) == (26, 2)
+    assert (first["n_steps"], second["n_steps"]) == (26, 2)
     parts = [section["parts"] for section in report["sections"] if section["name"] == "vector"]
     assert parts[:2] == [{"vector.model": 0, "vector.words": 0}, {"vector.model": 3, "vector.words": 40}]
     text = "\n".join(describe_lines(content))
@@ -176,7 +176,7 @@ def test_description_lines_show_every_value_and_the_damage() -> None:
         "atoms.counts",
         "0 14 96 400000",
         "1/200",
-        "n_evaluations",
+        "n_steps",
         "panda",
     ):
         assert words in text

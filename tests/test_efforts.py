@@ -48,7 +48,7 @@ def last_snr(tmp_path_factory):
     stream = read_vov(folder / "out.vov")
     sampler, segment = stream.header.sampler, stream.segments[0]
     atoms = segment.atoms
-    assert report.n_network_evaluations == sampler.n_evaluations(segment) == len(atoms.counts) + 1
+    assert report.n_network_evaluations == sampler.steps_of(segment) == len(atoms.counts) + 1
     times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, len(atoms.counts), atoms.last_q)
     return snr_of(times[-2])
 

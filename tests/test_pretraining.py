@@ -22,6 +22,7 @@ from vovcodec.backbone.pocket.detail import DetailNetwork
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.pretraining import autoencoder as autoencoder_module
 from vovcodec.pretraining import detail as detail_module
+from vovcodec.pretraining import joint as joint_module
 from vovcodec.pretraining import transformer as transformer_module
 from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr
 from vovcodec.pretraining.batches import SHAPES, BatchShape, draw_batch
@@ -269,6 +270,50 @@ def test_a_resumed_detail_run_is_the_uninterrupted_one(autoencoder, corpus, tmp_
     assert figures["steps"] == 4 and 0 < figures["held_out_loss"] != figures["held_out_loss_without"]
 
 
+@pytest.fixture
+def trained(autoencoder, corpus, tmp_path, monkeypatch):
+    """A run whose transformer and detail network are trained."""
+    for module in (transformer_module, joint_module, detail_module):
+        monkeypatch.setattr(module, "draw_batch", lambda *a, **k: draw_batch(*a, **{**k, "shapes": TINY_SHAPES}))
+    run = tmp_path / "trained"
+    train(autoencoder, corpus, run, replace(RECIPE, steps=2))
+    train_on(autoencoder, corpus, run, averaged_networks(run, RECIPE, 16)[:2], n_steps=2)
+    return run
+
+
+def train_together(autoencoder, corpus, run_dir, **keywords):
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    return joint_module.train_joint(model, corpus, replace(RECIPE, steps=2), run_dir, n_steps=4, **keywords)
+
+
+def test_a_resumed_joint_run_is_the_uninterrupted_one(autoencoder, corpus, trained, tmp_path, monkeypatch):
+    before, nothing = joint_module.averaged_joint_networks(trained, RECIPE, 16)
+    assert nothing == {}
+    parts = shutil.copytree(trained, tmp_path / "parts")
+    whole = train_together(autoencoder, corpus, trained)
+    ticks = iter([0.0] * 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(joint_module.time, "monotonic", lambda: next(ticks, 100.0))
+        train_together(autoencoder, corpus, parts, stop_after_s=50)
+    assert 0 < torch.load(parts / "joint.pt", weights_only=True)["step"] < 4
+    resumed = train_together(autoencoder, corpus, parts)
+    for old, network, again in zip(before, whole, resumed, strict=True):
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, again.state_dict()[name]), name
+        assert any(not torch.equal(old.state_dict()[name], value) for name, value in network.state_dict().items())
+    averages, figures = joint_module.averaged_joint_networks(trained, RECIPE, 16)
+    assert torch.equal(averages[2].proj_in.weight, whole[2].proj_in.weight)
+    assert figures["steps"] == 4 and [row["step"] for row in figures["log"]] == [0, 4]
+
+
+def test_a_joint_run_belongs_to_the_weights_it_started_from(autoencoder, corpus, trained):
+    train_together(autoencoder, corpus, trained)
+    figures = json.loads((trained / "detail.json").read_text())
+    (trained / "detail.json").write_text(json.dumps(figures | {"steps": 3}))
+    with pytest.raises(UsageError, match="started from other weights"):
+        joint_module.averaged_joint_networks(trained, RECIPE, 16)
+
+
 def test_an_untrained_detail_network_adds_nothing_and_sees_one_clip_at_a_time():
     torch.manual_seed(0)
     network = DetailNetwork(6, width=8, layers=2)
@@ -317,7 +362,18 @@ def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(block_transform, "BlockTransformAutoencoder", small)
     monkeypatch.setattr(autoencoder_module, "fit_basis", functools.partial(fit_basis, n_batches=2))
     monkeypatch.setattr(transformer_module, "TransformerRecipe", lambda: RECIPE)
-    arguments = ["--data", str(folder), "--run", str(tmp_path), "--steps", "1", "--detail-steps", "1"]
+    arguments = [
+        "--data",
+        str(folder),
+        "--run",
+        str(tmp_path),
+        "--steps",
+        "1",
+        "--detail-steps",
+        "1",
+        "--joint-steps",
+        "1",
+    ]
     assert main(arguments) == 0
     assert PocketBackbone(tmp_path / "model").geometry.channels == 8
     assert "held out" in capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_a_preview_is_the_estimate_on_the_way(target):
     seen = []
     indices, _ = select(wiener, target, PLAN, 0, on_step=lambda t, x_t, clean: seen.append((t, clean)))
     assert [t for t, _ in seen] == PLAN.times[:-1]
-    preview = replay(wiener, indices, PLAN, 0, SHAPE, torch.device("cpu"), n_evaluations=3)
+    preview = replay(wiener, indices, PLAN, 0, SHAPE, torch.device("cpu"), n_steps=3)
     assert torch.equal(preview, seen[2][1])
 
 

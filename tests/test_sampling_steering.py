@@ -88,6 +88,15 @@ def test_the_budget_is_kept_and_used(shape, codebook):
         assert 0.97 * size_bytes - 2 <= spent_bytes(plan, atoms, shape) <= size_bytes
 
 
+@pytest.mark.parametrize("ratio", [1.4, 1.75, 2.5])
+def test_no_budget_is_ever_exceeded(ratio):
+    """Wherever the bytes run out: the last count may be implied by the path's bytes or cost up to three more."""
+    plan = replace(PLAN, memory=3, snr_ratio_q=round(64 * (ratio - 1)))
+    for size_bytes in np.arange(4, 130, 0.37):
+        steered, choices, _ = steer(gaussian(ODD_SHAPE), picture(ODD_SHAPE), plan, 0, size_bytes=float(size_bytes))
+        assert size_bytes - 3 <= spent_bytes(steered, choices, ODD_SHAPE) <= size_bytes
+
+
 @pytest.mark.parametrize("size_bytes", [100, 400, 1000])
 def test_counts_can_be_stored(size_bytes):
     """All but the last on the container's grid, each in reach of the one before."""
@@ -155,7 +164,7 @@ def test_the_last_evaluation_may_know_better():
         assert torch.equal(follow(velocity, choices, plan, 0, SHAPE, CPU), clean)
         assert velocity.calls == ["plain"] * len(plan.counts) + ["last"]
     velocity.calls.clear()
-    follow(velocity, choices, plan, 0, SHAPE, CPU, n_evaluations=2)
+    follow(velocity, choices, plan, 0, SHAPE, CPU, n_steps=2)
     assert velocity.calls == ["plain", "last"]
 
 
@@ -178,7 +187,7 @@ def test_a_truncated_file_shows_a_coarser_picture():
     assert error(full, picture(SHAPE)) == errors[-1] < 0.7 * errors[0]
     assert all(after < 1.02 * before for before, after in itertools.pairwise(errors))
     # A truncated file is the preview after as many evaluations.
-    preview = follow(gaussian(SHAPE), atoms, plan, 0, SHAPE, CPU, n_evaluations=4)
+    preview = follow(gaussian(SHAPE), atoms, plan, 0, SHAPE, CPU, n_steps=4)
     assert error(preview, picture(SHAPE)) == pytest.approx(errors[3], rel=1e-6)
 
 

@@ -42,7 +42,8 @@ def test_a_long_path_is_searched_in_pieces_that_fit_together(monkeypatch):
     scores = rng.standard_normal((300, 7)).astype(np.float32)
     atoms, signs = rng.integers(0, 7, 64), rng.choice([-1, 1], 64).astype(np.int8)
     _, whole = best_path(scores, atoms, signs, 5)
-    monkeypatch.setattr("vovcodec.sampling.trellis._BLOCK", 100)
+    monkeypatch.setattr("vovcodec.sampling.trellis._BLOCK_BITS", 5)
+    monkeypatch.setattr("vovcodec.sampling.trellis._BLOCK_LEAST", 100)
     path, pieces = best_path(scores, atoms, signs, 5)
     assert pieces == pytest.approx(total(path, scores, atoms, signs, 5), rel=1e-5)
     assert 0.97 * whole < pieces <= whole + 1e-3

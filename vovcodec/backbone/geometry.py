@@ -14,6 +14,7 @@ from vovcodec.errors import ModelError
 __all__ = [
     "POCKET_COMPONENTS",
     "POCKET_WEIGHTS",
+    "TOKEN_MARGIN_PX",
     "TOKEN_PHASES",
     "LatentGeometry",
     "evaluations_of_steps",
@@ -26,6 +27,7 @@ POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
 _POCKET_MAX_FRAMES = 129
 # Rows and columns by which the embedded model's grid of 2×2 tokens is moved (`PocketBackbone.sampler_velocity`).
 TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
+TOKEN_MARGIN_PX = 16  # what the grid grows by along a side when it is moved
 
 
 @dataclass(frozen=True)

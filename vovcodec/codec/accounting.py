@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
+from vovcodec.codec.plans import coded_atoms
 from vovcodec.container import (
-    TRELLIS_MEMORY,
     CodedAtoms,
     CodedIndices,
     CodedVector,
@@ -15,8 +16,9 @@ from vovcodec.container import (
     VovFile,
     serialize,
 )
-from vovcodec.container.counts import counts_bits
+from vovcodec.container.counts import ATOMS_MAX, counts_bits
 from vovcodec.errors import UsageError
+from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = [
@@ -30,7 +32,7 @@ __all__ = [
 ]
 
 _BLANK_BYTES = 200
-_SHORT_BYTES = 128  # from here on a size takes two bytes in the file
+_SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
 
@@ -40,16 +42,9 @@ def blank_vector(size_bytes: int) -> CodedVector:
 
 
 def blank_atoms(plan: SteeringPlan, size_bytes: int) -> CodedAtoms:
-    """Stands in for atoms that are still to be chosen; its counts take fewer bits than any that are chosen."""
-    return CodedAtoms(
-        codebook=plan.codebook,
-        memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
-        counts=(8 * size_bytes,),  # of a path the last count is implied
-        last_q=8,
-        eta_scale_q=plan.eta_scale_q,
-        active_channels=plan.active_channels,
-        words=bytes(size_bytes),
-    )
+    """Stands in for atoms that are still to be chosen. Of a path the last count is implied, as in most real ones."""
+    n_atoms = 8 * size_bytes if 8 * size_bytes <= ATOMS_MAX else _BLANK_BYTES
+    return coded_atoms(replace(plan, counts=(n_atoms,), last_q=LAST_UNIT // 2), bytes(size_bytes))
 
 
 def blank_indices(size_bytes: int) -> CodedIndices:
@@ -70,9 +65,14 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
     """
     stream = stream_with(_BLANK_BYTES)
     fixed = len(serialize(stream)) - _BLANK_BYTES * n_blanks
+    blank_bytes = (file_bytes - fixed) // n_blanks
     if file_bytes - fixed < _SHORT_BYTES:
         # Short contents take shorter sizes, which leaves up to two bytes more.
-        blank_bytes = max(_LEAST_BYTES, (file_bytes - fixed) // n_blanks + 2)
+        blank_bytes = max(_LEAST_BYTES, blank_bytes + 2)
+        fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
+    elif blank_bytes > _LONG_BYTES // 2:
+        # Long ones take longer sizes; segments differ, so that all are taken to be long.
+        blank_bytes = max(_LONG_BYTES, blank_bytes)
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:
@@ -86,7 +86,11 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
             f"least {least}; raise the target, shorten the clip or the caption"
         )
-    return float(file_bytes - fixed)
+    atoms = stream.segments[0].atoms
+    # The counts of the blank are paid for, and those that take their place are paid for by the steering. With several
+    # segments the bits that each rounds up to whole bytes need that room.
+    counts = counts_bits(atoms.counts, atoms.codebook) / 8 if atoms and len(stream.segments) == 1 else 0.0
+    return file_bytes - fixed + counts
 
 
 def payload_size(segment: Segment) -> int:

@@ -41,12 +41,12 @@ def segment_check(frames: np.ndarray, psnr_db: float) -> SegmentCheck:
 
 
 def drift_db(frames: np.ndarray, check: SegmentCheck) -> float | None:
-    """PSNR in dB between the stored and this machine's thumbnail; infinite when equal, None without a thumbnail.
+    """PSNR in dB between the stored and this machine's thumbnail; infinite within the stored levels, None without one.
 
     The error of an area is how far its mean luma lies outside of the 16 grey levels that the file names.
     From `LEAST_AGREEMENT_DB` on the two decodes agree to within rounding; a wrong model gives 10 to 25 dB.
     """
-    if not check.thumbnail:
+    if not check.thumbnail or not check.thumbnail_width * check.thumbnail_height:
         return None
     lower = _LEVEL * _unpacked(check)
     here = thumbnail(frames, check.thumbnail_width, check.thumbnail_height)
@@ -61,7 +61,7 @@ def _packed(cells: np.ndarray) -> bytes:
 
 
 def _unpacked(check: SegmentCheck) -> np.ndarray:
-    """The stored levels, float64 [height, width]. A thumbnail of another size than its shape says is black."""
+    """The stored levels, float64 [height, width]. Cells beyond the stored bytes are black."""
     n_cells = check.thumbnail_width * check.thumbnail_height
     values = [level for byte in check.thumbnail for level in divmod(byte, 16)][:n_cells]
     values += [0] * (n_cells - len(values))

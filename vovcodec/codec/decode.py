@@ -81,12 +81,12 @@ def decode_stream(
     if not segments:
         raise _why_nothing_is_left(stream)
     width, height = _output_size(header, options)
-    longest = max(header.sampler.n_evaluations(segment) for segment in segments)
+    longest = max(header.sampler.steps_of(segment) for segment in segments)
     if options.steps and options.steps > longest:
         raise UsageError(f"this file decodes in {longest} steps; --steps takes fewer, for a preview")
     if options.steps and options.steps < longest:
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
-    n_steps = sum(min(options.steps or longest, header.sampler.n_evaluations(segment)) for segment in segments)
+    n_steps = sum(min(options.steps or longest, header.sampler.steps_of(segment)) for segment in segments)
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
@@ -156,7 +156,7 @@ def decode_stream(
         size=(width, height),
         frame_rate=rate,
         decode_s=time.monotonic() - started,
-        n_network_evaluations=sum(n_evaluations_of(header, segment, options.steps or None) for segment in segments),
+        n_network_evaluations=sum(n_evaluations_of(header, segment, options.steps) for segment in segments),
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,
@@ -215,7 +215,7 @@ def _report_drift(stream: VovFile, drifts: list[float], listener: ProgressListen
             f"{LEAST_AGREEMENT_DB:g} or more): another model, precision or a fault"
         )
     elif math.isinf(min(drifts)):
-        listener.note("verified: the thumbnails are equal")
+        listener.note("verified: the thumbnails agree")
 
 
 def _frame_range(header: StreamHeader, options: DecodeOptions) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None,
     """A `pool.Tool` that turns (segment, caption) into a `DecodedSegment`.
 
     Args:
-        steps: at most so many network evaluations. verify: compare with the segment's check.
+        steps: at most so many steps of the sampler. verify: compare with the segment's check.
     """
     adapters = Adapters(backbone)
 
@@ -40,7 +40,7 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None,
                 caption,
                 adapters,
                 n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
-                n_evaluations=steps,
+                n_steps=steps,
                 on_step=lambda t, x_t, clean: listener.advance(),
             )
         except FormatError as error:  # its checksum is right: a faulty writer made it

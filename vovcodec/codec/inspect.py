@@ -23,7 +23,7 @@ __all__ = ["check", "decoding", "inspect", "summary"]
 def inspect(source: str | Path, *, verify: bool = False, limits: DecodeLimits | None = None) -> dict[str, Any]:
     """Everything in the file as plain data.
 
-    source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC-32 is always verified.
+    source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC is always verified.
     limits: what the file may have.
     Returns `file`, `summary` (see there), `decoding` (what it would take), `content` (field by field), `lines` (the
     same for people) and, with `verify`, `check`.
@@ -44,14 +44,14 @@ def summary(stream: VovFile) -> dict[str, Any]:
 
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
-    steps: network evaluations of the segment that takes most. vectors: of the segment that has most, each with its
+    steps: of the sampler, of the segment that takes most. vectors: of the segment that has most, each with its
     strength, the factor on its update of the model. edits: how many made the file what it is, None for none. audio: see
     `sound.audio_summary`.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
     n_pixels = header.n_frames * header.source_width * header.source_height
-    n_evaluations = [header.sampler.n_evaluations(segment) for segment in stream.segments]
+    n_steps = [header.sampler.steps_of(segment) for segment in stream.segments]
     updates = [segment.updates(header.adaptation) for segment in stream.segments]
     psnrs_db = [segment.check.psnr_db for segment in stream.segments if segment.check]
     return {
@@ -63,7 +63,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "coded_size": (header.coded_width, header.coded_height),
         "segments": header.n_segments,
         "backbone": header.backbone_id,
-        "steps": max(n_evaluations, default=0),
+        "steps": max(n_steps, default=0),
         "vector_length": header.adaptation.vector_length if header.adaptation else 0,
         "vectors": max(map(len, updates), default=0),
         "strengths": [update.adaptation.strength for update in max(updates, key=len, default=())] or None,

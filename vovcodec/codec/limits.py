@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
+from vovcodec.backbone.geometry import TOKEN_MARGIN_PX
 from vovcodec.codec.measure import n_evaluations_of
 from vovcodec.codec.options import Approve, DecodeLimits
 from vovcodec.container import Segment, StreamHeader, VovFile
@@ -58,7 +59,7 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
         "caption": max((len(text.encode()) for text in captions), default=0),
         "vector": max((max(_vector_lengths(header, s), default=0) for s in stream.segments), default=0),
         "atoms": max((sum(s.atoms.counts) for s in stream.segments if s.atoms), default=0),
-        "evaluations": sum(header.sampler.n_evaluations(s) for s in stream.segments),
+        "evaluations": sum(n_evaluations_of(header, segment) for segment in stream.segments),
     }
     for name, value in found.items():
         most = getattr(limits, name)
@@ -74,15 +75,17 @@ def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int
         alike.setdefault(segment.n_frames, []).append(segment)
     flop, model, work, n_total = 0.0, 0, 0, 0
     known = True
+    # Where token phases are averaged, the largest is taken for all.
+    margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
-        n_evaluations = sum(n_evaluations_of(header, segment, steps or None) for segment in group)
+        n_evaluations = sum(n_evaluations_of(header, segment, steps) for segment in group)
         n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,
             header.precision,
             n_frames=n_frames,
-            width=header.coded_width,
-            height=header.coded_height,
+            width=header.coded_width + margin,
+            height=header.coded_height + margin,
             rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in group),
         )
         if one is None:

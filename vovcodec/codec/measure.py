@@ -7,7 +7,7 @@ import sys
 
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
-from vovcodec.container.layout import AUDIO, FRAMING_SIZE_MIN
+from vovcodec.container.layout import AUDIO, framing_size_min
 
 __all__ = ["n_evaluations_of", "peak_memory_bytes", "section_sizes"]
 
@@ -20,7 +20,7 @@ def peak_memory_bytes() -> int:
 
 def n_evaluations_of(header: StreamHeader, segment: Segment, steps: int | None = None) -> int:
     """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler."""
-    n_steps = header.sampler.n_evaluations(segment)
+    n_steps = header.sampler.steps_of(segment)
     return evaluations_of_steps(header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1)
 
 
@@ -34,7 +34,7 @@ def section_sizes(stream: VovFile) -> dict[str, int]:
         "vector": sum(each.vector.size_bytes for s in stream.segments for each in s.updates(stream.header.adaptation)),
         "atoms": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "indices": sum(len(s.importance.indices) for s in stream.segments if s.importance),
-        "audio": sum(s.size_bytes - FRAMING_SIZE_MIN for s in stream.layout if s.type == AUDIO),
+        "audio": sum(s.size_bytes - framing_size_min(AUDIO) for s in stream.layout if s.type == AUDIO),
     }
     overhead = overhead_bytes(stream)
     rest = {"overhead": overhead, "caption": total - overhead - sum(sizes.values())}

@@ -204,7 +204,7 @@ class DecodeLimits:
 class DecodeOptions:
     """Settings of one decode.
 
-    steps: stop after so many network evaluations and show the estimate reached (a preview).
+    steps: stop after so many steps of the sampler and show the estimate reached (a preview).
     size: output size: (width, height), `coded` or `source`. start_s, duration_s: part of the clip in seconds.
     verify: compare with the file's check section. force: decode although the base model differs.
     model: folder of the base model; None = where models usually are.
@@ -243,7 +243,7 @@ class DecodeReport:
     """What one decode produced.
 
     verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
-    drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they are equal (40 and
+    drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they agree (40 and
         more is as it should be); None as above.
     damage: what was wrong with the file, one line each, and which frames are lost; empty for a whole file.
     """
@@ -360,7 +360,8 @@ class EditOptions:
 class EditReport:
     """What one `edit` into a `.vov` file produced; size_bytes and sections as in `EncodeReport`.
 
-    vectors, strengths: of the segment that has most vectors. steps: network evaluations of a decode, at most.
+    vectors, strengths: of the segment that has most vectors. steps: of the sampler, of the segment that takes
+    most.
     """
 
     output: str

@@ -183,7 +183,7 @@ def regenerate_latents(
     adapters: Adapters,
     *,
     n_coded_frames: int,
-    n_evaluations: int | None = None,
+    n_steps: int | None = None,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Latents of one segment, from the file and the model alone.
@@ -191,7 +191,7 @@ def regenerate_latents(
     Args:
         adapters: of the stream.
         n_coded_frames: 4n+1 frames to generate.
-        n_evaluations: stop after so many network evaluations and return the estimate x̂₀ reached (a preview).
+        n_steps: stop after so many steps and return the estimate x̂₀ reached (a preview).
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
@@ -206,7 +206,7 @@ def regenerate_latents(
                 shape,
                 backbone.device,
                 on_step=on_step,
-                n_evaluations=n_evaluations,
+                n_steps=n_steps,
             )
         if segment.importance is not None:
             return replay(
@@ -217,8 +217,8 @@ def regenerate_latents(
                 shape,
                 backbone.device,
                 on_step=on_step,
-                n_evaluations=n_evaluations,
+                n_steps=n_steps,
             )
         noise = initial_noise(header.sampler.seed, segment.index, shape).to(backbone.device)
         times = time_grid(header.sampler.n_steps, header.sampler.shift_q8)
-        return sample(velocity, noise, times, [], None, on_step, n_evaluations)
+        return sample(velocity, noise, times, [], None, on_step, n_steps)

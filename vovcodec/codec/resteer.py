@@ -74,12 +74,12 @@ def preset_of_header(header: StreamHeader) -> Preset:
     Its steering settings stand in for what a file without steering does not say.
     """
     presets = [load_preset(name) for name in list_presets()]
-    for preset in presets:
+    of_model = [preset for preset in presets if preset.backbone.id == header.backbone_id]
+    for preset in of_model:
         for effort in (None, *preset.efforts):
             settings = resolve(preset, {"sampler": {"seed": header.sampler.seed}}, effort)
             if preset_digest(settings) == header.preset_digest:
                 return settings
-    of_model = [preset for preset in presets if preset.backbone.id == header.backbone_id]
     return resolve((of_model or presets)[0], {}, None)
 
 

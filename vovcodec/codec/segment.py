@@ -157,7 +157,7 @@ def encode_segment(
         # The published recipe gives rates and start for the vector itself, ours for the factor entries.
         unit = 1.0 if preset.fitting.objective == "reference" else entry_scale(adapter)
         settings = _fit_settings(preset, vector_bytes, unit)
-        with adapted_velocity(backbone, caption, None, None) as plain:
+        with adapted_velocity(backbone, caption, None, None, for_fitting=True) as plain:
             traced_bytes = steering_bytes if steers else 0.0
             objective, n_setup = _objective(preset, plan, times, plain, target, index, traced_bytes, weights, listener)
         start = unit * initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vovcodec.container import AudioTrack, RawSection, VovFile, audio_of, audio_section
 from vovcodec.container.bits import leb128
-from vovcodec.container.layout import FRAMING_SIZE_MIN
+from vovcodec.container.layout import AUDIO, framing_size_min
 from vovcodec.errors import FormatError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def kept_sound(
     if track is None:
         return (), file_bytes
     section = audio_section(track)
-    size_bytes = len(section.payload) + len(leb128(len(section.payload))) + FRAMING_SIZE_MIN - 1
+    size_bytes = len(section.payload) + len(leb128(len(section.payload))) + framing_size_min(AUDIO) - 1
     if file_bytes is None or not options.has_size_target():
         return (section,), None if file_bytes is None else file_bytes + size_bytes
     if options.audio is None and size_bytes > _MOST_OF_BUDGET * file_bytes:

@@ -43,7 +43,7 @@ def overhead_bytes(stream: VovFile) -> int:
     for section in stream.layout:
         content = sum(size for name, size in section.parts if name != "check.thumbnail")
         if section.type == lay.AUDIO:
-            content = section.size_bytes - lay.FRAMING_SIZE_MIN
+            content = section.size_bytes - lay.framing_size_min(lay.AUDIO)
         if section.type == lay.CAPTION:
             content = section.size_bytes - lay.framing_size_min(lay.CAPTION) - 1
         total += section.size_bytes - content
@@ -90,7 +90,7 @@ def _describe_segment(segment: Segment, header: StreamHeader) -> dict[str, Any]:
     for entry, update in zip(dump["merged"], segment.merged, strict=True):
         _add_sizes(entry, lay.VECTOR_BLOBS, update)
     dump["generation"] = _dump(lay.GENERATION_FIELDS, segment.generation) if segment.generation else None
-    dump["n_evaluations"] = header.sampler.n_evaluations(segment)
+    dump["n_steps"] = header.sampler.steps_of(segment)
     return dump
 
 

@@ -48,7 +48,7 @@ class TrailingData(FormatError):
 
 
 class ChecksumMismatch(FormatError):
-    """A section's CRC-32 does not match its bytes."""
+    """A section's CRC does not match its bytes."""
 
 
 class UnknownCriticalSection(FormatError):

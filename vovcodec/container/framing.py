@@ -77,7 +77,7 @@ class Frame:
 def check_prefix(data: memoryview) -> None:
     """Magic and version. Raises `NotAVovFile` (saying what the file looks like), `TruncatedFile`, `UnsupportedVersion`.
 
-    `data` may be only the beginning of a file, at least `PREFIX_SIZE` bytes unless the file is shorter.
+    `data` may be only the beginning of a file, at least `START_SIZE` bytes unless the file is shorter.
     """
     start = bytes(data[:START_SIZE])
     if not start:
@@ -103,7 +103,7 @@ def check_prefix(data: memoryview) -> None:
 
 
 def checksum(type_: int, covered: bytes | memoryview) -> bytes:
-    """What a section of this type ends with, for all that it covers: CRC-32, or CRC-16 for HEADER and CAPTION."""
+    """What a section of this type ends with, for all that it covers: CRC-32, or CRC-16 for HEADER."""
     value = binascii.crc_hqx(covered, 0xFFFF) if type_ in lay.SHORT_CRC else zlib.crc32(covered)
     return value.to_bytes(lay.crc_size(type_), "big")
 

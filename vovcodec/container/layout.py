@@ -23,20 +23,19 @@ from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 4)
+VERSION = (0, 4)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 72, 48  # unless a file says otherwise: from 1/512 on, in ratios of 1.75
 PREFIX_SIZE = len(MAGIC) + 1
-CRC_SIZE = 4  # of all sections but those below
-SHORT_CRC_SIZE = 2
-FRAMING_SIZE_MIN = 1 + 1 + CRC_SIZE
+CRC_SIZE = 4
+SHORT_CRC_SIZE = 2  # of the types in SHORT_CRC
 
 # Section types. Bit 7: ancillary (may be skipped when unknown). Bit 6: belongs to the segment before it.
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION = 0x43, 0x44
 HISTORY, AUDIO = 0x81, 0x82
 ANCILLARY, OF_SEGMENT = 0x80, 0x40
-SHORT_CRC = frozenset({HEADER, CAPTION})  # small, in every file
+SHORT_CRC = frozenset({HEADER})
 SECTION_NAMES = {
     HEADER: "header",
     CAPTION: "caption",
@@ -306,8 +305,8 @@ GENERATION_RULES = (
 # Per segment, n_segments times; then the tail, aligned to a byte at its end.
 INDEX_HEAD = (Field("first_offset", Groups(7, PREFIX_SIZE, 2**40), "offset of segment 0 in the file", "bytes"),)
 INDEX_ENTRY = (
-    Field("group_size", Groups(7, FRAMING_SIZE_MIN, 2**40), "the segment's section and the sections that belong to it",
-          "bytes"),
+    Field("group_size", Groups(7, framing_size_min(SEGMENT), 2**40),
+          "the segment's section and the sections that belong to it", "bytes"),
     Field("n_frames", Groups(6, 1, SEGMENT_FRAMES_MAX), "as in the segment", "frames",
           default=lambda v: v["header"].segment_frames, default_text="segment_frames"),
 )  # fmt: skip

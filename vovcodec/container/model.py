@@ -63,8 +63,8 @@ class Sampler:
     snr_start_q: int | None = None
     snr_ratio_q: int | None = None
 
-    def n_evaluations(self, segment: Segment) -> int:
-        """Network evaluations that a segment takes."""
+    def steps_of(self, segment: Segment) -> int:
+        """Steps of the sampler that a segment takes."""
         if self.n_steps is not None:
             return self.n_steps
         if segment.generation is not None:

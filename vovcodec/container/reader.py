@@ -252,7 +252,7 @@ class _Reading:
         section_size = int.from_bytes(self.data[max(trailer, 0) : size - lay.CRC_SIZE], "big")
         offset = size - section_size
         try:
-            if offset < self.header_end or section_size < lay.FRAMING_SIZE_MIN:
+            if offset < self.header_end or section_size < lay.framing_size_min(lay.INDEX):
                 raise BadIndex("index: none at the end of the file; it was cut short or is damaged")
             frame = read_frame(self.data, offset, self.limits)
             if frame.type != lay.INDEX or frame.end != size:

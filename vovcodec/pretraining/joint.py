@@ -52,9 +52,17 @@ def averaged_joint_networks(run_dir: Path, recipe: TransformerRecipe, latent_cha
     if not path.is_file():
         return networks, {}
     state = torch.load(path, map_location="cpu", weights_only=True)
+    if state.get("start", _steps_before(run_dir)) != _steps_before(run_dir):
+        raise UsageError(f"{path} started from other weights than {run_dir} holds now; delete it to train anew")
     for module, saved in zip(networks, state["averages"], strict=True):
         module.load_state_dict(saved)
     return networks, {"steps": state["step"], "log": state["log"]}
+
+
+def _steps_before(run_dir: Path) -> list[int]:
+    """Steps of the stages that the joint one starts from: of the transformer, of the detail network."""
+    transformer = torch.load(run_dir / "transformer.pt", map_location="cpu", weights_only=True, mmap=True)["step"]
+    return [transformer, json.loads((run_dir / "detail.json").read_text())["steps"]]
 
 
 def _optimizers(networks: Networks, recipe: TransformerRecipe) -> list[torch.optim.Optimizer]:
@@ -96,7 +104,7 @@ def train_joint(
     completed_average = CompletedTransformer(averages[0], averages[2])
     optimizers = _optimizers(networks, recipe)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    path, step, log = run_dir / "joint.pt", 0, []
+    path, step, log, start = run_dir / "joint.pt", 0, [], _steps_before(run_dir)
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
         for module, saved in zip(networks, state["networks"], strict=True):
@@ -112,6 +120,7 @@ def train_joint(
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
             "log": log,
+            "start": start,
         }
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)

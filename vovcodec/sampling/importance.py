@@ -137,20 +137,20 @@ def replay(
     device: torch.device,
     *,
     on_step: OnStep | None = None,
-    n_evaluations: int | None = None,
+    n_steps: int | None = None,
 ) -> Tensor:
     """Decoder: the latents of `select` from its indices, up to the network's floating-point differences.
 
-    n_evaluations: return x̂₀ after so many steps already (a preview).
+    n_steps: return x̂₀ after so many steps already (a preview).
     """
-    return _run(velocity, plan, segment, shape, device, lambda step, *_: int(indices[step]), on_step, n_evaluations)
+    return _run(velocity, plan, segment, shape, device, lambda step, *_: int(indices[step]), on_step, n_steps)
 
 
-def _run(velocity, plan, segment, shape, device, choose, on_step, n_evaluations) -> Tensor:
+def _run(velocity, plan, segment, shape, device, choose, on_step, n_steps) -> Tensor:
     """The sampler both sides share; `choose(step, x_t, x̂₀, t, t′)` names the candidate."""
     x_t = initial_noise(plan.seed, segment, shape).to(device)
     for step, (t, t_next) in enumerate(itertools.pairwise(plan.times)):
-        is_last = t_next == 0.0 or step + 1 == n_evaluations
+        is_last = t_next == 0.0 or step + 1 == n_steps
         clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)

@@ -29,7 +29,7 @@ Velocity = Callable[[Tensor, float], Tensor]
 `last`, a Velocity that the last evaluation takes instead."""
 
 OnStep = Callable[[float, Tensor, Tensor], None]
-"""Called at every network evaluation with (t, x_t, x̂₀)."""
+"""Called at every step with (t, x_t, x̂₀)."""
 
 Chooser = Callable[[int, Tensor], "np.ndarray | None"]
 """(injection number, x̂₀) → z with unit mean square for the first N latent values (those of the leading channels; the
@@ -66,7 +66,7 @@ def sample(
     etas: list[float],
     choose: Chooser | None = None,
     on_step: OnStep | None = None,
-    n_evaluations: int | None = None,
+    n_steps: int | None = None,
 ) -> Tensor:
     """Run the sampler and return x̂₀ of the last step.
 
@@ -77,11 +77,11 @@ def sample(
         etas: η of the n − 1 injections; may be empty without `choose`.
         choose: supplies z; without it every step is an ODE step.
         on_step: see `OnStep`.
-        n_evaluations: return x̂₀ after so many steps already (a preview).
+        n_steps: return x̂₀ after so many steps already (a preview).
     """
     x_t = noise
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
-        is_last = t_next == 0.0 or step + 1 == n_evaluations
+        is_last = t_next == 0.0 or step + 1 == n_steps
         clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)

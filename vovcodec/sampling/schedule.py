@@ -44,7 +44,7 @@ def time_grid(n_steps: int, shift_q8: int) -> list[float]:
     The quotient is formed from exact rationals and rounded once to float64.
 
     Args:
-        n_steps: network evaluations, ≥ 1.
+        n_steps: steps of the sampler, ≥ 1.
         shift_q8: 256·s, ≥ 1. 256 is a uniform grid; larger values spend more steps at high noise.
     """
     if n_steps < 1 or shift_q8 < 1:
@@ -100,7 +100,7 @@ def _partial_snr(previous: float, snr_ratio_q: int, last_q: int) -> float:
 def snr_grid(
     snr_start_q: int, snr_ratio_q: int, n_injections: int, last_q: int = LAST_UNIT, *, n_total: int = 0
 ) -> list[float]:
-    """Times 1, t_0, …, t_{M−1}, 0 of a sampler with m steered injections, M = max(m, n_total) (M + 1 evaluations).
+    """Times 1, t_0, …, t_{M−1}, 0 of a sampler with m steered injections, M = max(m, n_total) (M + 1 steps).
 
     snr_i = 2^(−snr_start_q/8)·(1 + snr_ratio_q/64)^i, t_i = time_of(snr_i); the last steered one may be a partial step,
     `previous·ratio^(last_q/16)` of the one before (for m = 1: of 2^(−snr_start_q/8)/ratio).

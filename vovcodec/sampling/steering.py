@@ -207,7 +207,8 @@ def steer(
     previous_index = START_INDEX
     finished = False
     while True:
-        finished = finished or len(counts) == _MAX_INJECTIONS
+        affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
+        finished = finished or affordable == 0 or len(counts) == _MAX_INJECTIONS
         clean = last_estimate(velocity, x_t, t) if finished else x_t - t * velocity(x_t, t)
         if on_step is not None:
             on_step(t, x_t, clean)
@@ -222,13 +223,9 @@ def steer(
         search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
         count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
-        affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
-        if count > affordable or t_next < LEAST_TIME:
+        if t_next < LEAST_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*counts, count], n_positions):
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
-            if affordable == 0:
-                clean = last_estimate(velocity, x_t, t)
-                return replace(plan, counts=tuple(counts), last_q=LAST_UNIT), choices, clean
             if plan.codebook == "trellis":
                 count += -(sum(counts) + count) % 8
             count = min(count, affordable)
@@ -257,25 +254,28 @@ def _storable(wanted: int, previous_index: int, most: int) -> int:
     return next((count for count in allowed if count >= wanted), allowed[-1])
 
 
+def _fits(codebook: str, bits: float, counts: list[int], n_positions: int) -> bool:
+    """Whether a file can end with these counts: a last one that leaves bits of a byte unused is stored, and costs."""
+    return choices_bits(codebook, counts, n_positions) + counts_bits(counts, codebook) <= bits
+
+
 def _affordable(codebook: str, bits: float, counts: list[int], n_positions: int, most: int) -> int:
     """The largest count of one more, last injection that fits into the budget of all, at most `most`.
 
     The bits of a path are made to fill whole bytes, which the file then has for nothing, with the last count.
     """
     spent = sum(counts)
+    most = min(most, ATOMS_MAX - spent)
     if codebook == "trellis":
-        filling = 8 * int((bits - counts_bits([*counts, -spent % 8], codebook)) // 8) - spent
-        if filling <= min(most, ATOMS_MAX - spent):
+        to_a_byte = -spent % 8
+        n_bytes = int((bits - counts_bits([*counts, to_a_byte], codebook)) // 8)
+        filling = 8 * n_bytes - spent
+        if filling <= most:
             return max(0, filling)
-
-    def fits(count: int) -> bool:
-        taken = [*counts, count]
-        return choices_bits(codebook, taken, n_positions) + counts_bits(taken, codebook) <= bits
-
-    low, high = 0, min(most, ATOMS_MAX - spent) + 1
+    low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (middle, high) if _fits(codebook, bits, [*counts, middle], n_positions) else (low, middle)
     return low
 
 
@@ -288,7 +288,7 @@ def follow(
     device: torch.device,
     *,
     on_step: OnStep | None = None,
-    n_evaluations: int | None = None,
+    n_steps: int | None = None,
 ) -> Tensor:
     """Decoder: replay what `steer` chose; the same latents up to the network's floating-point differences.
 
@@ -304,4 +304,4 @@ def follow(
         return _noise(plan.make_codebook(segment, step, n), choices[step])
 
     noise = initial_noise(plan.seed, segment, shape).to(device)
-    return sample(velocity, noise, plan.times, plan.etas, choose, on_step, n_evaluations)
+    return sample(velocity, noise, plan.times, plan.etas, choose, on_step, n_steps)

@@ -29,7 +29,8 @@ from vovcodec.sampling.noise import Purpose, Stream, raw_u64
 __all__ = ["MEMORY_MAX", "TrellisCodebook", "best_path", "bits_to_reach", "mean_reach", "path_words"]
 
 MEMORY_MAX = 16
-_BLOCK = 4096  # steps between two moments at which the search commits itself; bounds its memory
+_BLOCK_BITS = 24  # log₂ of (states × steps between two moments at which the search commits itself): bounds its memory
+_BLOCK_LEAST = 512
 _EFFICIENCY = 0.91
 _CHUNK = 64  # steps whose increments are gathered at once
 
@@ -58,14 +59,16 @@ def best_path(scores: np.ndarray, atoms: np.ndarray, signs: np.ndarray, memory: 
         memory: m.
 
     Returns:
-        Bits uint8 [b] and the sum. The search commits itself to the best state after every 4096 bits.
+        Bits uint8 [b] and the sum. The search commits itself to the best state after every 4096 bits with memory
+        12, 1024 with 14, 512 with more.
     """
     n_states = 1 << memory
     bits = np.empty(len(scores), dtype=np.uint8)
     state, total = 0, 0.0
     signs = signs.astype(np.float32)
-    for first in range(0, len(scores), _BLOCK):
-        block = scores[first : first + _BLOCK]
+    n_steps = max(_BLOCK_LEAST, 1 << (_BLOCK_BITS - memory))
+    for first in range(0, len(scores), n_steps):
+        block = scores[first : first + n_steps]
         metric = np.full(n_states, -np.inf, dtype=np.float32)
         metric[state] = 0.0
         # from_upper[i, s']: the state before s' had its highest bit set.

@@ -126,7 +126,8 @@ class PocketBackbone:
             return self.velocity(x_t, t, condition)
         total = torch.zeros_like(x_t)
         for rows, columns in TOKEN_PHASES:
-            volume = F.pad(x_t[0], (columns, columns, rows, rows), mode="reflect")[None]
+            padded = F.pad(x_t.flatten(0, 1), (columns, columns, rows, rows), mode="reflect")
+            volume = padded.unflatten(0, x_t.shape[:2])
             moved = self.velocity(volume, t, condition)
             total += moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]
         return total / len(TOKEN_PHASES)

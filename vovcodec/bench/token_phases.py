@@ -1,6 +1,6 @@
-"""What the model's last velocity is worth: quality with it and with the plain velocity, same steering, same bytes.
+"""What averaging the token phases is worth: quality with the sampler's velocity and with the plain one, same bytes.
 
-    python -m vovcodec.bench.last_step --media FOLDER --out FILE.tsv [--clips dog,kodim23] [--bytes 400,1500]
+    python -m vovcodec.bench.token_phases --media FOLDER --out FILE.tsv [--clips dog,kodim23] [--bytes 400,1500]
         [--still-bytes 200,1000] [--preset pocket] [--effort instant] [--frames 33] [--threads N]
 
 Bytes are those of the steering alone.
@@ -26,11 +26,11 @@ from vovcodec.metrics import psnr, ssim
 from vovcodec.presets import load_preset, resolve
 from vovcodec.sampling.steering import SteeringPlan, steer
 
-__all__ = ["LastStepRow", "main"]
+__all__ = ["PhasesRow", "main"]
 
 
 @dataclass(frozen=True)
-class LastStepRow:
+class PhasesRow:
     """One item at one size. t: the time of the last evaluation."""
 
     model: str
@@ -47,27 +47,28 @@ class LastStepRow:
 
 
 @torch.no_grad()
-def _measure(backbone: Backbone, plan: SteeringPlan, item: Item, size_bytes: int) -> LastStepRow:
+def _measure(backbone: Backbone, plan: SteeringPlan, item: Item, size_bytes: int) -> PhasesRow:
     target = backbone.to_latents(item.frames)
-    states: list[tuple[float, torch.Tensor]] = []
-    with adapted_velocity(backbone, "", None, None) as velocity:
-        _, _, latents = steer(
-            velocity, target, plan, 0, size_bytes=size_bytes, on_step=lambda t, x_t, clean: states.append((t, x_t))
-        )
-        t, x_t = states[-1]
-        plain, shown = backbone.to_frames(x_t - t * velocity(x_t, t)), backbone.to_frames(latents)
-    return LastStepRow(
+    times: list[float] = []
+    shown = []
+    for plain in (True, False):
+        with adapted_velocity(backbone, "", None, None, for_fitting=plain) as velocity:
+            _, _, latents = steer(
+                velocity, target, plan, 0, size_bytes=size_bytes, on_step=lambda t, x_t, clean: times.append(t)
+            )
+        shown.append(backbone.to_frames(latents))
+    return PhasesRow(
         backbone.fingerprint.hex(),
         item.name,
         "still" if item.is_still else "clip",
         "{}x{}".format(*item.size),
         len(item.frames),
         size_bytes,
-        round(t, 3),
-        round(psnr(item.frames, plain), 3),
-        round(psnr(item.frames, shown), 3),
-        round(ssim(item.frames, plain), 5),
-        round(ssim(item.frames, shown), 5),
+        round(times[-1], 3),
+        round(psnr(item.frames, shown[0]), 3),
+        round(psnr(item.frames, shown[1]), 3),
+        round(ssim(item.frames, shown[0]), 5),
+        round(ssim(item.frames, shown[1]), 5),
     )
 
 
@@ -77,7 +78,7 @@ def _work(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     backbone = backbone_of(settings, options.device)
-    table = Table(options.out, LastStepRow, model=backbone.fingerprint.hex())
+    table = Table(options.out, PhasesRow, model=backbone.fingerprint.hex())
     for path in paths:
         item = read_item(path, options.preset, options.frames, None)
         for size_bytes in options.still_bytes if item.is_still else options.bytes:
@@ -101,11 +102,11 @@ def _work(options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = media_parser("last_step", "The model's last velocity against its plain one.")
+    parser = media_parser("token_phases", "The mean over token phases against a single one.")
     parser.add_argument("--bytes", type=byte_counts, default=[400, 1500], help="of the steering, for clips")
     parser.add_argument("--still-bytes", type=byte_counts, default=[200, 1000], help="of the steering, for pictures")
     parser.add_argument("--effort", default="instant", help="of the preset")
-    return run("last_step", _work, parser.parse_args(arguments))
+    return run("token_phases", _work, parser.parse_args(arguments))
 
 
 if __name__ == "__main__":
