@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "2b9b95691a63748ba8d4687d61e02240b0c1d2e638634aa8ceb3fc5a4c7bc989"),
-        (EDITED, "e3b9ac4cee37bfe33729e10c576ad3a2272fc9b48a57e0b6726ae3d4ecd47500"),
+        (GOLDEN, "32b7b77e116fa715995a23ca65eefdffa6714ecf1b859cc6f0c7bc19dbc46837"),
+        (EDITED, "a19bff46bce26cd0cf000510884a76b2a8c743fd839836c869b7cd735ef576b8"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
