@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import textwrap
 from pathlib import Path
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
@@ -30,17 +31,26 @@ _SOURCES = """\
 """
 
 
+def _detail_text(figures: dict) -> str:
+    nothing = float("nan")
+    return (
+        f"Detail network: {figures.get('steps', 0)} steps on top of the finished transformer, times "
+        f"N({detail_stage.LOGIT_MEAN}, {detail_stage.LOGIT_STD}²), AdamW, average of weights 0.995. Held-out loss at these "
+        f"times: {figures.get('held_out_loss_without', nothing):.4f} without it, "
+        f"{figures.get('held_out_loss', nothing):.4f} with it."
+    )
+
+
 def _joint_text(joint: dict) -> str:
-    if not joint:
-        return ""
     log = joint["log"]
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     hours = (sum(restarts) + log[-1]["elapsed_s"]) / 3600
     curve = ", ".join(f"{row['held_out_loss']:.4f} (step {row['step']})" for row in log)
-    return f"""
-Then all networks together: {joint["steps"]} steps at half the learning rates, times N({joint_stage.LOGIT_MEAN},
-{joint_stage.LOGIT_STD}²), {hours:.1f} hours on the same two cores. Held-out loss at these times: {curve}.
-"""
+    return (
+        f"Then all networks together: {joint['steps']} steps at half the learning rates, times "
+        f"N({joint_stage.LOGIT_MEAN}, {joint_stage.LOGIT_STD}²), {hours:.1f} hours on the same two cores. Held-out "
+        f"loss at these times: {curve}."
+    )
 
 
 def model_card(
@@ -67,7 +77,8 @@ def model_card(
     # Elapsed time starts anew whenever a run is continued.
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
-    together = _joint_text(joint)
+    paragraphs = [_detail_text(detail), *([_joint_text(joint)] if joint else [])]
+    stages = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
     return f"""# pocket, the embedded model of vovcodec
 
 A flow-matching video and image prior small enough to ship in a Python package: a block-transform autoencoder
@@ -97,11 +108,8 @@ or a little more on two CPU cores shared with other work.
 
 The loss of predicting nothing beyond the per-channel Wiener estimate is 1.00 on the same batches.
 
-Detail network: {detail.get("steps", 0)} steps on top of the finished transformer, times N({detail_stage.LOGIT_MEAN},
-{detail_stage.LOGIT_STD}²),
-AdamW, average of weights 0.995. Held-out loss at these times: {detail.get("held_out_loss_without", float("nan")):.4f}
-without it, {detail.get("held_out_loss", float("nan")):.4f} with it.
-{together}
+{stages}
+
 ## Autoencoder
 
 Linear. Held-out clips, PSNR of encode and decode: {ceiling:.2f} dB.
