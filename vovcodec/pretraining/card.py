@@ -35,8 +35,8 @@ def _detail_text(figures: dict) -> str:
     nothing = float("nan")
     return (
         f"Detail network: {figures.get('steps', 0)} steps on top of the finished transformer, times "
-        f"N({detail_stage.LOGIT_MEAN}, {detail_stage.LOGIT_STD}²), AdamW, average of weights 0.995. Held-out loss at these "
-        f"times: {figures.get('held_out_loss_without', nothing):.4f} without it, "
+        f"N({detail_stage.LOGIT_MEAN}, {detail_stage.LOGIT_STD}²), AdamW, average of weights 0.995. Held-out loss at "
+        f"these times: {figures.get('held_out_loss_without', nothing):.4f} without it, "
         f"{figures.get('held_out_loss', nothing):.4f} with it."
     )
 
