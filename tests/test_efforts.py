@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.codec.plans import plan_of_preset
@@ -48,7 +49,8 @@ def last_snr(tmp_path_factory):
     stream = read_vov(folder / "out.vov")
     sampler, segment = stream.header.sampler, stream.segments[0]
     atoms = segment.atoms
-    assert report.n_network_evaluations == sampler.steps_of(segment) == len(atoms.counts) + 1
+    assert sampler.steps_of(segment) == len(atoms.counts) + 1
+    assert report.n_network_evaluations == evaluations_of_steps("pocket", len(atoms.counts) + 1, True)
     times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, len(atoms.counts), atoms.last_q)
     return snr_of(times[-2])
 
@@ -56,11 +58,12 @@ def last_snr(tmp_path_factory):
 def forward_passes(settings: Preset, last_snr: float) -> int:
     """Of an encode whose steering ends at `last_snr`: the sampler, and once more before a fit to trace its states."""
     if settings.steering.method == "none":
-        return settings.sampler.steps
+        return evaluations_of_steps("pocket", settings.sampler.steps, True)
     plan = plan_of_preset(settings)
     first = snr_of(snr_grid(plan.snr_start_q, plan.snr_ratio_q, 1)[1])
     n_injections = 1 + math.ceil(math.log(last_snr / first) / math.log(1 + plan.snr_ratio_q / 64) - 1e-6)
-    return (n_injections + 1) * (2 if settings.adaptation.vector_length else 1)
+    n_steps = n_injections + 1
+    return evaluations_of_steps("pocket", n_steps, True) + (n_steps if settings.adaptation.vector_length else 0)
 
 
 def test_every_effort_is_in_the_table():
