@@ -92,7 +92,7 @@ def test_the_budget_is_kept_and_used(shape, codebook):
 def test_no_budget_is_ever_exceeded(ratio):
     """Wherever the bytes run out: the last count may be implied by the path's bytes or cost up to three more."""
     plan = replace(PLAN, memory=3, snr_ratio_q=round(64 * (ratio - 1)))
-    for size_bytes in np.arange(4, 130, 0.37):
+    for size_bytes in np.arange(4, 130, 0.91):
         steered, choices, _ = steer(gaussian(ODD_SHAPE), picture(ODD_SHAPE), plan, 0, size_bytes=float(size_bytes))
         assert size_bytes - 3 <= spent_bytes(steered, choices, ODD_SHAPE) <= size_bytes
 
