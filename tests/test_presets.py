@@ -196,3 +196,8 @@ def test_any_text_is_valid_or_a_usage_error(any_file, text):
     any_file.write_bytes(text.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(UsageError):
         assert isinstance(load_preset(any_file), Preset)
+
+
+def test_an_effort_has_a_name(preset_file):
+    with pytest.raises(PresetError, match="name of an effort must be text"):
+        load_preset(preset_file(MINIMAL + "efforts: {~: {}, fast: {}}\n"))

@@ -231,6 +231,9 @@ def _preset_from(name: str, data: Any, origin: str) -> Preset:
         problems.append("efforts: must map an effort's name to its groups")
         efforts = {}
     for effort, partial in efforts.items():
+        if not isinstance(effort, str):
+            problems.append(f"efforts.{effort}: the name of an effort must be text; quote it")
+            continue
         if not isinstance(partial, Mapping):
             problems.append(f"efforts.{effort}: must be a mapping of groups")
         else:
