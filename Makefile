@@ -11,6 +11,7 @@ BENCH_DIR ?= runs/bench
 PRESET ?= pocket
 MINUTES ?= 60
 INPUTS ?= 1000000
+WORKERS ?= 2
 ARCHITECTURE ?= pocket
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -32,8 +33,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup  ## encode and decode a clip; sheet, videos and figures in $(DEMO_DIR)/
 	$(BIN)/python -m vovcodec.demo -o $(DEMO_DIR) --effort $(EFFORT)
 
-test: setup  ## the fast suite: offline, CPU only
-	$(BIN)/python -m pytest
+test: setup  ## the fast suite: offline, CPU only, in WORKERS processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 test-slow: setup  ## the tests that need minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'

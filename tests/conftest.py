@@ -11,6 +11,8 @@ import pytest
 # Before any library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# The models here are too small for threads, and as many tests as there are cores run at once (make test).
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # Shared machines make single examples slow now and then; a deadline would only make the suite flaky.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny_models import save_tiny_pocket
 
@@ -29,14 +28,6 @@ efforts:
     fitting: {objective: reference, batch: 2, stage1: {steps: 2, lr: 2e-3}, stage2: {steps: 2, lr: 2e-3}}
     rate: {lambda: 4e-3, split: null}
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,6 @@ MATCHED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def wiener(x_t: torch.Tensor, t: float) -> torch.Tensor:
     """The exact velocity for independent data of variance 0.5."""
     clean = (1 - t) * 0.5 / ((1 - t) ** 2 * 0.5 + t * t) * x_t

@@ -6,7 +6,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 from tiny_models import save_tiny_pocket
@@ -36,14 +35,6 @@ efforts:
     steering: {snr_ratio: 1.5}   # smaller steps
     # the end
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_values_are_replaced_and_comments_stay():

@@ -163,24 +163,24 @@ def test_scale_passes_the_original(codec, clip):
 
 
 def test_scale_without_the_original_only_makes_smaller(codec, clip):
-    assert run(["scale", "in.mp4", "-o", "o.vov", "--bytes", "700"]) == 0
+    assert run(["scale", "in.mp4", "-o", "o.vov", "--bytes", "700", "--limit", "hours=2"]) == 0
     source, reference, target, options, _ = codec.calls[0]
     assert (source, reference, target) == (Path("in.mp4"), None, Path("o.vov"))
-    assert options == ScaleOptions(target_bytes=700)
+    assert options == ScaleOptions(target_bytes=700, limits=DecodeLimits(hours=2))
 
 
 def test_every_edit_flag_reaches_its_option(codec, clip, capsys):
     Path("b.vov").write_bytes(b"not read by these tests")
     flags = (
         "--replace dog=panda --replace a=b=c --merge b.vov:-0.5 --strength -1.5 --keep-structure 0.25 --size 208x112 "
-        "--frames 17 --fps 29.97 --steps 4 --container y4m --force --device cpu --threads 2 -y"
+        "--frames 17 --fps 29.97 --steps 4 --container y4m --force --device cpu --threads 2 -y --limit memory=2G"
     )
     assert run(["edit", "in.mp4", "-o", "out.mkv", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.mkv"))
     assert codec.calls[0][2] == EditOptions(
         replacements=(("dog", "panda"), ("a", "b=c")), merge=Path("b.vov"), merge_weight=-0.5, strength=-1.5,
         keep_structure=0.25, size=(208, 112), n_frames=17, frame_rate=Fraction(2997, 100), steps=4, container="y4m",
-        force=True, device="cpu", threads=2, overwrite=True,
+        force=True, device="cpu", threads=2, overwrite=True, limits=DecodeLimits(memory=2 * 10**9),
     )  # fmt: skip
     assert "0.75, 0.5" in capsys.readouterr().out
     assert run(["edit", "in.mp4", "-o", "out.vov", "--caption", "@words.txt", "--merge", "b.vov"]) == 0

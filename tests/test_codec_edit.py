@@ -45,14 +45,6 @@ efforts:
 FULL = 15
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A folder with the tiny model, a clip of 9 and 3 frames, and one file of each kind made from it."""

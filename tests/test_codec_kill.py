@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_models import save_tiny_pocket
 
 from vovcodec.backbone.locate import MODELS_VARIABLE
@@ -80,14 +79,6 @@ class Stages(SilentListener):
 
     def stage(self, name: str, n_units: int, done: int = 0) -> None:
         self.stages.append((name, n_units, done))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,8 @@ def no_model(monkeypatch) -> None:
     def load(*args, **kwargs):
         raise ModelError("not here")
 
-    monkeypatch.setattr("vovcodec.codec.decode.load_matching_backbone", load)
+    for command in ("decode", "resteer"):
+        monkeypatch.setattr(f"vovcodec.codec.{command}.load_matching_backbone", load)
 
 
 def test_a_hostile_header_is_refused_before_anything_is_spent(hostile, tmp_path, monkeypatch, capsys):
@@ -59,9 +60,21 @@ def test_a_hostile_header_is_refused_before_anything_is_spent(hostile, tmp_path,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.vov"]
 
 
+def test_scale_and_a_rendering_edit_refuse_it_too(hostile, tmp_path, monkeypatch, capsys):
+    no_model(monkeypatch)
+    original = tmp_path / "original.y4m"
+    original.write_bytes(b"YUV4MPEG2 W16 H16 F25:1 C444\n")
+    scaling = ["scale", str(hostile), "-o", str(tmp_path / "out.vov"), "--reference", str(original)]
+    for command in (scaling, ["edit", str(hostile), "-o", str(tmp_path / "out.mp4"), "--caption", "x"]):
+        assert run([*command, "--limit", "memory=9000000G"]) == 4
+        err = capsys.readouterr().err.splitlines()[-1]
+        assert "hours (" in err and "--limit hours=" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.vov", "original.y4m"]
+
+
 def test_at_a_terminal_one_is_asked(hostile, tmp_path, monkeypatch, capsys):
     questions = []
-    monkeypatch.setattr("vovcodec.cli.decode.ask", lambda question: not questions.append(question))
+    monkeypatch.setattr("vovcodec.cli.targets.ask", lambda question: not questions.append(question))
     no_model(monkeypatch)
     command = ["decode", str(hostile), "-o", str(tmp_path / "out.mp4"), "--size", "64x64", "--limit", "memory=1G"]
     assert run(command) == 5
@@ -92,6 +105,10 @@ def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
     path = GOLDEN / f"v0.4-{file}.vov"
     assert run(["info", str(path), "--limit", limit]) == 4
     assert run(["decode", str(path), "-o", str(tmp_path / "out.mp4"), "--limit", limit]) == 4
+    assert run(["scale", str(path), "-o", str(tmp_path / "out.vov"), "--bytes", "999", "--limit", limit]) == 4
+    for output in ("out.vov", "out.mp4"):
+        assert run(["edit", str(path), "-o", str(tmp_path / output), "--caption", "x", "--limit", limit]) == 4
+    assert list(tmp_path.iterdir()) == []
     name, value = limit.split("=")
     for line in capsys.readouterr().err.splitlines():
         assert f"{name}: the file has " in line and f"--limit {name}={int(value) + 1}" in line

@@ -261,6 +261,33 @@ def test_an_unreachable_target_names_the_least_and_the_least_works(preset, tmp_p
     decode(coded, tmp_path / "out.y4m", DecodeOptions(), Listener())
 
 
+@pytest.mark.parametrize("effort", ["instant", "fast", "plain"])
+@pytest.mark.parametrize("n_frames", [1, 5])
+def test_reports_count_the_calls_of_the_model(preset, tmp_path, monkeypatch, effort, n_frames):
+    n_calls = 0
+    velocity = PocketBackbone.velocity
+
+    def counted(self, x_t, *others):
+        nonlocal n_calls
+        n_calls += 1
+        return velocity(self, x_t, *others)
+
+    monkeypatch.setattr(PocketBackbone, "velocity", counted)
+    source, coded = tmp_path / "in.png", tmp_path / "out.vov"
+    if n_frames == 1:
+        Image.fromarray(picture()).save(source)
+    else:
+        source = clip(tmp_path, n_frames)
+    for steps in (None, 2):
+        shown = tmp_path / ("out.png" if n_frames == 1 else "out.y4m")
+        if steps is None:
+            report = encode(source, coded, EncodeOptions(preset=preset, effort=effort), Listener())
+            assert report.n_network_evaluations == n_calls > 0
+        n_calls = 0
+        report = decode(coded, shown, DecodeOptions(steps=steps, overwrite=True), Listener())
+        assert report.n_network_evaluations == n_calls > 0
+
+
 def test_a_preview_takes_one_step(preset, tmp_path):
     coded, shown = tmp_path / "out.vov", tmp_path / "out.y4m"
     encode(clip(tmp_path, 5), coded, EncodeOptions(preset=preset, effort="instant", target_bytes=800), Listener())

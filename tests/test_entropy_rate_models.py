@@ -12,15 +12,6 @@ from vovcodec.entropy.mixture import GaussianMixtureModel  # noqa: E402
 from vovcodec.entropy.symbols import encode_symbols  # noqa: E402
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """These models are too small for threads, which only get in each other's way."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def laplace_symbols(n: int, spread: float) -> np.ndarray:
     return np.rint(np.random.default_rng(4).laplace(size=n) * spread).astype(int)
 

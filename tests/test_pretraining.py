@@ -6,7 +6,7 @@ import functools
 import json
 import shutil
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import av
@@ -26,6 +26,8 @@ from vovcodec.pretraining import joint as joint_module
 from vovcodec.pretraining import transformer as transformer_module
 from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr
 from vovcodec.pretraining.batches import SHAPES, BatchShape, draw_batch
+from vovcodec.pretraining.card import model_card
+from vovcodec.pretraining.colour_words import colour_words, with_colours
 from vovcodec.pretraining.corpus import Corpus, load_corpus
 from vovcodec.pretraining.detail import train_detail
 from vovcodec.pretraining.export import export_model
@@ -167,6 +169,27 @@ def test_captions_become_bytes():
     assert mask.sum(dim=1).tolist() == [1, 3, 64]
 
 
+def test_colours_are_named_by_their_share_of_the_picture():
+    def painted(*colours):
+        stripes = [torch.tensor(colour).view(3, 1, 1).expand(3, 32, 48 // len(colours)) for colour in colours]
+        return torch.cat(stripes, dim=2) / 127.5 - 1
+
+    blue, green, grey = (70, 110, 200), (80, 140, 60), (120, 122, 125)
+    assert colour_words(painted(green)) == "green" and colour_words(painted(blue, blue, green)) == "blue and green"
+    assert colour_words(painted(grey, green)) == "grey and green", "a tone has to fill half of the picture"
+    assert colour_words(painted(grey, blue, green)) == "blue and green"
+    assert (
+        colour_words(painted((10, 20, 70))) == "dark blue" and colour_words(painted((250, 250, 250))) == "bright white"
+    )
+    for caption, expected in [
+        ("a photo of goldfish", "a photo of blue goldfish"),
+        ("an apple rolling", "a blue apple rolling"),
+        ("hands", "blue hands"),
+        ("", "a photo of something blue"),
+    ]:
+        assert with_colours(caption, "blue") == expected and with_colours(caption, "") == caption
+
+
 def test_the_basis_is_orthonormal_and_ordered(autoencoder, corpus):
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
     for basis in (model.intra_basis, model.inter_basis):
@@ -281,14 +304,14 @@ def trained(autoencoder, corpus, tmp_path, monkeypatch):
     return run
 
 
-def train_together(autoencoder, corpus, run_dir, **keywords):
+def train_together(autoencoder, corpus, run_dir, n_steps=4, **keywords):
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    return joint_module.train_joint(model, corpus, replace(RECIPE, steps=2), run_dir, n_steps=4, **keywords)
+    return joint_module.train_joint(model, corpus, replace(RECIPE, steps=2), run_dir, n_steps=n_steps, **keywords)
 
 
 def test_a_resumed_joint_run_is_the_uninterrupted_one(autoencoder, corpus, trained, tmp_path, monkeypatch):
     before, nothing = joint_module.averaged_joint_networks(trained, RECIPE, 16)
-    assert nothing == {}
+    assert nothing == {"start": [2, 2]}
     parts = shutil.copytree(trained, tmp_path / "parts")
     whole = train_together(autoencoder, corpus, trained)
     ticks = iter([0.0] * 5)
@@ -304,6 +327,17 @@ def test_a_resumed_joint_run_is_the_uninterrupted_one(autoencoder, corpus, train
     averages, figures = joint_module.averaged_joint_networks(trained, RECIPE, 16)
     assert torch.equal(averages[2].proj_in.weight, whole[2].proj_in.weight)
     assert figures["steps"] == 4 and [row["step"] for row in figures["log"]] == [0, 4]
+
+
+def test_a_joint_run_may_go_on_at_other_times(autoencoder, corpus, trained):
+    train_together(autoencoder, corpus, trained, n_steps=2)
+    train_together(autoencoder, corpus, trained, times=(-1.0, 0.5))
+    _, figures = joint_module.averaged_joint_networks(trained, RECIPE, 16)
+    noted = [(row["step"], *row["times"]) for row in figures["log"]]
+    assert noted == [(0, 0.0, 1.5), (2, 0.0, 1.5), (2, -1.0, 0.5), (4, -1.0, 0.5)]
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, trained).split())
+    assert "at times N(0.0, 1.5²): 2." in text and "; at times N(-1.0, 0.5²): 2." in text
 
 
 def test_a_joint_run_belongs_to_the_weights_it_started_from(autoencoder, corpus, trained):

@@ -20,14 +20,6 @@ SHAPE = (1, 3, 2, 4, 4)
 PLAN = ImportancePlan(seed=9, n_steps=7, shift_q8=512, log2_candidates=4)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def target() -> torch.Tensor:
     return torch.from_numpy(normal(Stream(1, Purpose.INITIAL_NOISE, (77,)), SHAPE)) * 0.7 + 0.2

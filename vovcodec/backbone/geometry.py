@@ -20,12 +20,12 @@ __all__ = [
     "evaluations_of_steps",
     "known_geometry",
     "pocket_geometry",
+    "token_phases",
 ]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
 POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
 _POCKET_MAX_FRAMES = 129
-# Rows and columns by which the embedded model's grid of 2×2 tokens is moved (`PocketBackbone.sampler_velocity`).
 TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 TOKEN_MARGIN_PX = 16  # what the grid grows by along a side when it is moved
 
@@ -57,6 +57,15 @@ class LatentGeometry:
         return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
 
+def token_phases(is_clip: bool, is_last: bool) -> tuple[tuple[int, int], ...]:
+    """Rows and columns by which the embedded model's grid of tokens is moved in the evaluations of one step.
+
+    is_clip: more than one latent frame. is_last: the step whose estimate is the picture. All positions of the 2×2
+    tokens in the last step and for single frames; in the other steps of a clip that gains less than it costs.
+    """
+    return TOKEN_PHASES if is_last or not is_clip else TOKEN_PHASES[:1]
+
+
 def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
     """Network evaluations that so many steps of the sampler take (`Backbone.sampler_velocity`).
 
@@ -64,19 +73,14 @@ def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
     """
     if backbone_id != "pocket":
         return n_steps
-    if not is_clip:
-        return n_steps * len(TOKEN_PHASES)
-    return n_steps + len(TOKEN_PHASES) - 1
+    others, last = (len(token_phases(is_clip, is_last)) for is_last in (False, True))
+    return (n_steps - 1) * others + last
 
 
 def pocket_geometry(latent_channels: int) -> LatentGeometry:
     """Of an embedded model with so many latent channels."""
     return LatentGeometry(
-        time_stride=4,
-        space_stride=8,
-        size_multiple=16,
-        channels=latent_channels,
-        max_frames=_POCKET_MAX_FRAMES,
+        time_stride=4, space_stride=8, size_multiple=16, channels=latent_channels, max_frames=_POCKET_MAX_FRAMES
     )
 
 

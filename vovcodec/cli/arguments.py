@@ -200,15 +200,21 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(records)
 
 
+def _decode_limits(context: click.Context, parameter: click.Parameter, given: tuple[tuple[str, float], ...]):
+    from vovcodec.codec.options import DecodeLimits
+
+    return DecodeLimits(**dict(given))
+
+
 def limit_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--limit`, which may be given several times; the command receives a dict `limits`."""
+    """Adds `--limit`, which may be given several times; the command receives them as `limits`, a `DecodeLimits`."""
     return grouped_option(
         "Running",
         "--limit",
         "limits",
         type=Parsed(parse_limit, "NAME=N"),
         multiple=True,
-        callback=lambda context, parameter, given: dict(given),
+        callback=_decode_limits,
         help="Refuse files above it: memory=8G, hours=2, frames, side, segments, vector, atoms, evaluations, caption.",
     )(function)
 

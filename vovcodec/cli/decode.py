@@ -13,8 +13,8 @@ from vovcodec.cli import arguments as arg
 from vovcodec.cli.batch import is_folder_job, outputs_in, run_each
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
-from vovcodec.cli.targets import ask, check_source, check_target, is_pipe
-from vovcodec.codec.options import DecodeLimits, DecodeOptions
+from vovcodec.cli.targets import ask_to_go_on, check_source, check_target, is_pipe
+from vovcodec.codec.options import DecodeOptions
 from vovcodec.container import read_vov
 from vovcodec.errors import FormatError, VovError
 
@@ -46,7 +46,6 @@ def command(
     sources: tuple[str, ...],
     output: str,
     running: arg.Running,
-    limits: dict[str, float],
     **settings: Any,
 ) -> None:
     """Decode a .vov file into a video, an image or a numbered sequence (frames/%05d.png), or several into a folder.
@@ -57,8 +56,7 @@ def command(
         **settings,
         device=running.device,
         threads=running.threads,
-        limits=DecodeLimits(**limits),
-        approve=lambda cost: ask(f"{cost}. Go on?"),
+        approve=ask_to_go_on,
     )
     if is_folder_job(sources, output):
         from vovcodec.codec.models import BackboneCache

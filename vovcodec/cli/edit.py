@@ -12,7 +12,7 @@ import click
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
-from vovcodec.cli.targets import check_source, check_target, is_pipe
+from vovcodec.cli.targets import ask_to_go_on, check_source, check_target, is_pipe
 from vovcodec.codec.options import EditOptions
 from vovcodec.errors import UsageError
 
@@ -40,6 +40,7 @@ _merge = arg.Parsed(arg.parse_merge, "OTHER.vov[:W]")
 @_media("--steps", type=click.IntRange(1), metavar="N", help="Stop after N sampler steps: a preview.")
 @_media("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_media("--force", is_flag=True, help="Render although the base model differs.")
+@arg.limit_option
 @arg.running_options
 def command(source: str, output: str, merge: tuple[str, float] | None, running: arg.Running, **settings: Any) -> None:
     """Change what a .vov file is made of, without the original.
@@ -48,7 +49,7 @@ def command(source: str, output: str, merge: tuple[str, float] | None, running: 
     """
     if merge is not None:
         settings |= {"merge": check_source(merge[0]), "merge_weight": merge[1]}
-    options = EditOptions(**settings, device=running.device, threads=running.threads)
+    options = EditOptions(**settings, device=running.device, threads=running.threads, approve=ask_to_go_on)
     checked_source = check_source(source)
     if merge is not None and is_pipe(merge[0]) and is_pipe(source):
         raise UsageError("only one of the two files can come from standard input")

@@ -22,17 +22,14 @@ __all__ = ["command"]
 @arg.limit_option
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON: one object, or a list for several files.")
 @click.pass_context
-def command(
-    context: click.Context, sources: tuple[str, ...], check: bool, limits: dict[str, float], as_json: bool
-) -> None:
+def command(context: click.Context, sources: tuple[str, ...], check: bool, limits: Any, as_json: bool) -> None:
     """Show what is in .vov files; several make a table. IN.vov is a file, or - for a pipe."""
     from vovcodec.codec.inspect import inspect
-    from vovcodec.codec.options import DecodeLimits
 
     found: list[dict[str, Any]] = []
 
     def look(source: str, _: None) -> None:
-        found.append(inspect(check_source(source), verify=check, limits=DecodeLimits(**limits)))
+        found.append(inspect(check_source(source), verify=check, limits=limits))
 
     code = run_each([(source, None) for source in sources], look)
     if as_json:

@@ -12,7 +12,7 @@ import click
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import print_report
-from vovcodec.cli.targets import check_source, check_target, is_pipe
+from vovcodec.cli.targets import ask_to_go_on, check_source, check_target, is_pipe
 from vovcodec.codec.options import ScaleOptions
 from vovcodec.errors import UsageError
 
@@ -32,13 +32,14 @@ _method = click.Choice(["atoms", "importance"])
 @_steering("--method", type=_method, default="atoms", help="Signed atoms, or the paper's importance sampling.")
 @_running("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_running("--force", is_flag=True, help="Go on although the base model differs.")
+@arg.limit_option
 @arg.running_options
 def command(source: str, reference: str | None, output: str, running: arg.Running, **settings: Any) -> None:
     """Add or replace a file's steering, seeing the original; without it, drop as much as --bytes asks.
 
     IN.vov is a file, or - for a pipe.
     """
-    options = ScaleOptions(**settings, device=running.device, threads=running.threads)
+    options = ScaleOptions(**settings, device=running.device, threads=running.threads, approve=ask_to_go_on)
     if reference is None and options.target_bytes is None:
         raise UsageError("give --reference ORIGINAL to add or replace steering, or --bytes N to drop some of it")
     checked_source = check_source(source)

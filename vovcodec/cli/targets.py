@@ -24,6 +24,11 @@ def ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def ask_to_go_on(cost: str) -> bool:
+    """`ask` about what a decode takes: an `options.Approve`."""
+    return ask(f"{cost}. Go on?")
+
+
 def check_source(source: str) -> Path | str:
     """The input as a Path, or `-`. Raises MediaError when it is not there.
 

@@ -43,8 +43,9 @@ def blank_vector(size_bytes: int) -> CodedVector:
 
 def blank_atoms(plan: SteeringPlan, size_bytes: int) -> CodedAtoms:
     """Stands in for atoms that are still to be chosen. Of a path the last count is implied, as in most real ones."""
-    n_atoms = 8 * size_bytes if 8 * size_bytes <= ATOMS_MAX else _BLANK_BYTES
-    return coded_atoms(replace(plan, counts=(n_atoms,), last_q=LAST_UNIT // 2), bytes(size_bytes))
+    return coded_atoms(
+        replace(plan, counts=(min(8 * size_bytes, ATOMS_MAX),), last_q=LAST_UNIT // 2), bytes(size_bytes)
+    )
 
 
 def blank_indices(size_bytes: int) -> CodedIndices:

@@ -11,6 +11,7 @@ from vovcodec.codec import rewrite
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.inspect import summary
 from vovcodec.codec.keep import keep_steering
+from vovcodec.codec.limits import require_within
 from vovcodec.codec.measure import section_sizes
 from vovcodec.codec.options import DecodeOptions, DecodeReport, EditOptions, EditReport
 from vovcodec.codec.output import require_writable
@@ -49,7 +50,7 @@ def edit(
         if options.steps or options.container:
             raise UsageError("steps and container go with a video or an image as output")
         require_writable(target, overwrite=options.overwrite)
-    stream = edited(_read(source), options, listener)
+    stream = edited(_read(source, options), options, listener)
     if to_vov:
         return _report(target, write_checked(target, stream, overwrite=options.overwrite))
     from vovcodec.codec.decode import decode_stream  # loads torch
@@ -62,13 +63,17 @@ def edit(
         overwrite=options.overwrite,
         threads=options.threads,
         container=options.container,
+        limits=options.limits,
+        approve=options.approve,
     )
     # As a file would say it, so that nothing is shown that no file can hold.
     return decode_stream(parse(serialize(stream)), target, rendering, listener)
 
 
-def _read(source: Path | str) -> VovFile:
-    return read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+def _read(source: Path | str, options: EditOptions) -> VovFile:
+    stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    require_within(stream, options.limits)
+    return stream
 
 
 def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) -> VovFile:
@@ -83,7 +88,7 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
         history.append({"edit": "strength", "by": options.strength})
     if options.merge is not None:
         name = Path(options.merge).name.encode("utf-8", "replace").decode()
-        other = _read(options.merge)
+        other = _read(options.merge, options)
         stream = rewrite.merged(stream, other, options.merge_weight, name)
         captions = rewrite.joined_captions(stream, other)
         history.append({"edit": "merge", "name": name, "weight": options.merge_weight})

@@ -28,6 +28,7 @@ from vovcodec.codec.accounting import (
 from vovcodec.codec.budget import target_file_bytes
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
+from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone
@@ -39,8 +40,8 @@ from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, seg
 from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile, parse, serialize
-from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError, VovError
+from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile
+from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.fitting.ranks import Ranks, joined_ranks
 from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
@@ -320,7 +321,7 @@ class _Job:
         stream = VovFile(self.header, tuple(finished), self.caption or None, self.extras)
         return stream, quality, n_evaluations
 
-    def _one_by_one(self) -> Iterator[tuple[Segment, float, float, int]]:
+    def _one_by_one(self) -> Iterator[FinishedSegment]:
         """(segment, PSNR, SSIM, evaluations) of each; the bytes that one leaves over go to the next."""
         encode_one = segment_encoder(self.backbone, self.preset, self.header, self.caption, self.state, self.ranks)
         payload_left = self._payload_bytes()
@@ -335,12 +336,12 @@ class _Job:
                 # Every process has steered by itself, with rounding errors of its own: the first one's counts.
                 result = self.ranks.first(lambda mine=mine: mine)
                 if self.ranks.is_first:
-                    self._keep(*result)
+                    keep_segment(self.state, self.header, result)
             if payload_left is not None:
                 payload_left -= payload_size(result[0])
             yield result
 
-    def _on_several_devices(self) -> Iterator[tuple[Segment, float, float, int]]:
+    def _on_several_devices(self) -> Iterator[FinishedSegment]:
         """As `_one_by_one`, spread over worker processes; a segment's share of the bytes is fixed by its length."""
         kept = {number: self._kept(number) for number in range(len(self.segments))}
         todo = [number for number, result in kept.items() if result is None]
@@ -351,8 +352,8 @@ class _Job:
         shares = [None if payload is None else payload * s.n_frames / self.spool.n_frames for s in self.segments]
         self.listener.stage("encoding segments", len(self.segments), len(self.segments) - len(todo))
 
-        def finish(number: int, result: tuple[Segment, float, float, int]) -> None:
-            self._keep(*result)
+        def finish(number: int, result: FinishedSegment) -> None:
+            keep_segment(self.state, self.header, result)
             self.listener.advance(1, psnr_db=result[1])
 
         threads = threads_per_worker(devices, self.options.threads)
@@ -372,27 +373,8 @@ class _Job:
         """Whether an encode that cannot go on can be continued, in words."""
         return f"nothing is kept: {self.state.problem}" if self.state.problem else "the work so far is kept"
 
-    def _keep(self, segment: Segment, psnr_db: float, ssim: float, n_evaluations: int) -> None:
-        """A finished segment as a one-segment stream, its figures as a JSON line before it."""
-        alone = self._alone(segment)
-        figures = json.dumps({"psnr_db": psnr_db, "ssim": ssim, "n_evaluations": n_evaluations})
-        self.state.write_part(segment.index, figures.encode() + b"\n" + serialize(alone))
-
-    def _alone(self, segment: Segment) -> VovFile:
-        header = replace(self.header, n_segments=1, n_frames=segment.n_frames)
-        return VovFile(header=header, segments=(replace(segment, index=0, first_frame=0),))
-
-    def _kept(self, number: int) -> tuple[Segment, float, float, int] | None:
-        data = self.state.read_part(number)
-        if data is None:
-            return None
-        try:
-            line, _, rest = data.partition(b"\n")
-            figures = json.loads(line)
-            segment = replace(parse(rest).segments[0], index=number, first_frame=self.segments[number].start)
-            return segment, float(figures["psnr_db"]), float(figures["ssim"]), int(figures["n_evaluations"])
-        except (VovError, ValueError, KeyError):
-            return None  # damaged: encode the segment again
+    def _kept(self, number: int) -> FinishedSegment | None:
+        return kept_segment(self.state, number, self.segments[number].start)
 
     def _payload_bytes(self) -> float | None:
         """What the file's target leaves for vectors and atoms of all segments.

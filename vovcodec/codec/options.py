@@ -266,7 +266,7 @@ class ScaleOptions:
 
     target_bytes: size of the whole new file; None = what the preset of the file's model has.
     method: `atoms` or `importance`. steps: sampler steps of importance sampling; with atoms the bytes decide.
-    model: as in `DecodeOptions`.
+    model, limits, approve: as in `DecodeOptions`.
 
     Raises UsageError for values that can never make sense.
     """
@@ -279,6 +279,8 @@ class ScaleOptions:
     force: bool = False
     overwrite: bool = False
     threads: int | None = None
+    limits: DecodeLimits = DecodeLimits()
+    approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_positive(self, "target_bytes", "steps", "threads")
@@ -312,7 +314,8 @@ class EditOptions:
     n_frames, frame_rate: new number of frames and frames per second.
     keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
         none after an edit of caption, vectors or size.
-    steps, model, force, container, device: as in `DecodeOptions`, for media.
+    steps, model, force, container, device, approve: as in `DecodeOptions`, for media. limits: of what is read, and of
+        what is rendered.
 
     Raises UsageError for values that can never make sense, and where nothing is to be changed.
     """
@@ -333,6 +336,8 @@ class EditOptions:
     overwrite: bool = False
     threads: int | None = None
     container: str | None = None
+    limits: DecodeLimits = DecodeLimits()
+    approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_positive(self, "n_frames", "frame_rate", "steps", "threads")

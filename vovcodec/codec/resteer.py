@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from vovcodec.backbone.memory import free_memory_bytes
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.backbone.registry import pick_device
 from vovcodec.codec.accounting import (
     QualityMean,
     blank_atoms,
@@ -31,6 +33,7 @@ from vovcodec.codec.injection import (
     score_weights,
     warn_of_few_steps,
 )
+from vovcodec.codec.limits import decode_cost, require_affordable
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
 from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone
@@ -55,15 +58,24 @@ def resteer(
 ) -> tuple[VovFile, QualityMean, int]:
     """The stream with new steering in every segment, its quality and the network evaluations spent.
 
-    Raises UsageError (too few bytes), MediaError (the reference does not fit the file), ModelError, FormatError.
+    Raises UsageError (too few bytes), MediaError (the reference does not fit the file), ModelError, FormatError, and
+    LimitExceeded when even decoding the file takes more than `options.limits` allow.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
     header = stream.header
+    device = pick_device(require_one_device(options.device, "scale"))
+    require_affordable(
+        decode_cost(header, stream.segments),
+        options.limits,
+        device=device,
+        free_bytes=free_memory_bytes(device),
+        n_threads=options.threads,
+        approve=options.approve,
+    )
     preset = preset_of_header(header)
     with FrameSpool(header.coded_width, header.coded_height) as spool:
         read_reference(reference, header, spool, listener)
-        device = require_one_device(options.device, "scale")
         backbone = load_matching_backbone(header, device=device, force=options.force, path=options.model)
         return _Job(stream, preset, backbone, spool, options, listener).run()
 

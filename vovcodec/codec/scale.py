@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from vovcodec.codec.limits import require_within
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.options import ScaleOptions, ScaleReport
 from vovcodec.codec.output import require_writable
@@ -44,6 +45,7 @@ def scale(
         raise UsageError("without a reference steering can only be dropped: say with --bytes how small")
     require_writable(target, overwrite=options.overwrite)
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source))
+    require_within(stream, options.limits)
     psnr_db = ssim = None
     n_evaluations = 0
     if reference is None:

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.finished import FinishedSegment
 from vovcodec.codec.models import load_preset_backbone
 from vovcodec.codec.pool import Tool
 from vovcodec.codec.regenerate import make_adapter
 from vovcodec.codec.segment import encode_segment
-from vovcodec.container import Segment, StreamHeader
+from vovcodec.container import StreamHeader
 from vovcodec.errors import ModelError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.ranks import ALONE, Ranks
@@ -37,13 +38,13 @@ class SegmentTask:
 def segment_encoder(
     backbone: Backbone, preset: Preset, header: StreamHeader, caption: str, state: StateFolder, ranks: Ranks = ALONE
 ) -> Tool:
-    """A `pool.Tool` that turns a `SegmentTask` into (segment, PSNR in dB, SSIM, network evaluations).
+    """A `pool.Tool` that turns a `SegmentTask` into a `FinishedSegment`.
 
     Arguments as those of `segment.encode_segment`.
     """
     adapter = make_adapter(backbone, header.adaptation) if header.adaptation else None
 
-    def encode_one(task: SegmentTask, listener: ProgressListener) -> tuple[Segment, float, float, int]:
+    def encode_one(task: SegmentTask, listener: ProgressListener) -> FinishedSegment:
         coded = encode_segment(
             backbone,
             preset,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from vovcodec.pretraining.colour_words import colour_words, with_colours
 from vovcodec.pretraining.corpus import Corpus, Item
 
 __all__ = ["SHAPES", "Batch", "BatchShape", "draw_batch"]
@@ -38,6 +39,9 @@ SHAPES = (
     BatchShape(33, 96, 96, 1.5),
     BatchShape(33, 128, 208, 2.0),
 )
+
+
+_COLOUR_WORDS = 0.5  # of the captions say the picture's colours, so that colours can be asked for
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,10 @@ def _draw_sample(corpus: Corpus, shape: BatchShape, rng: np.random.Generator) ->
         x = x.flip(-1)
     if rng.random() < 0.5:
         x = _colour_jitter(x, rng)
-    return x, item.caption
+    caption = item.caption
+    if rng.random() < _COLOUR_WORDS:
+        caption = with_colours(caption, colour_words(x[0]))
+    return x, caption
 
 
 def _large_enough(items: list[Item], shape: BatchShape, rng: np.random.Generator) -> Item:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.pretraining import detail as detail_stage
-from vovcodec.pretraining import joint as joint_stage
 from vovcodec.pretraining.autoencoder import reconstruction_psnr
 from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
@@ -45,11 +44,13 @@ def _joint_text(joint: dict) -> str:
     log = joint["log"]
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     hours = (sum(restarts) + log[-1]["elapsed_s"]) / 3600
-    curve = ", ".join(f"{row['held_out_loss']:.4f} (step {row['step']})" for row in log)
+    curves = [
+        f"at times N({mean}, {std}²): " + ", ".join(f"{row['held_out_loss']:.4f} (step {row['step']})" for row in rows)
+        for (mean, std), rows in itertools.groupby(log, key=lambda row: row["times"])
+    ]
     return (
-        f"Then all networks together: {joint['steps']} steps at half the learning rates, times "
-        f"N({joint_stage.LOGIT_MEAN}, {joint_stage.LOGIT_STD}²), {hours:.1f} hours on the same two cores. Held-out "
-        f"loss at these times: {curve}."
+        f"Then all networks together: {joint['steps']} steps at half the learning rates, {hours:.1f} hours on the same "
+        f"two cores. Training and held-out loss {'; '.join(curves)}."
     )
 
 
@@ -77,7 +78,7 @@ def model_card(
     # Elapsed time starts anew whenever a run is continued.
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
-    paragraphs = [_detail_text(detail), *([_joint_text(joint)] if joint else [])]
+    paragraphs = [_detail_text(detail), *([_joint_text(joint)] if "steps" in joint else [])]
     stages = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
     return f"""# pocket, the embedded model of vovcodec
 

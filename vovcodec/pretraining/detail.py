@@ -35,7 +35,7 @@ def train_detail(
     *,
     n_steps: int = 2400,
     width: int = 128,
-    layers: int = 3,
+    layers: int = 5,
     device: str = "cpu",
     stop_after_s: float = math.inf,
     save_every_s: float = 60.0,

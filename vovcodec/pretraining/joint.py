@@ -1,8 +1,8 @@
 """Trains transformer, text encoder and detail network together, from the weights that their own stages left.
 
 Alone, the transformer is trained for all times alike and the detail network for what it leaves undone; together each
-learns to leave to the other what that one does better. Objective and optimisers are those of transformer.py, times are
-drawn between the two stages' distributions. An exponential moving average of the weights is what is kept.
+learns to leave to the other what that one does better. Objective and optimisers are those of transformer.py; by default
+times are drawn between the two stages' distributions. An exponential moving average of the weights is what is kept.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from vovcodec.pretraining.transformer import (
     TransformerRecipe,
     averaged_networks,
     draw_times,
+    make_optimizers,
     prediction_loss,
     validation_loss,
 )
@@ -40,41 +41,26 @@ Networks = tuple[nn.Module, nn.Module, DetailNetwork]
 
 
 def averaged_joint_networks(run_dir: Path, recipe: TransformerRecipe, latent_channels: int) -> tuple[Networks, dict]:
-    """Averaged transformer, text encoder and detail network of a run, and its figures ({} before the joint stage).
+    """Averaged transformer, text encoder and detail network of a run, and its figures.
 
-    Raises UsageError without a trained transformer and detail network.
+    Figures: `start`, the steps of the transformer and of the detail network that the joint stage starts from; and,
+    once there is one, its `steps` and `log`. Raises UsageError without a trained transformer and detail network, and
+    when these are not the ones that the joint stage started from.
     """
-    transformer, text, _, _ = averaged_networks(run_dir, recipe, latent_channels)
+    transformer, text, n_steps, _ = averaged_networks(run_dir, recipe, latent_channels)
     if not (run_dir / "detail").is_dir():
         raise UsageError(f"{run_dir} holds no trained detail network yet: run the stage detail first")
     networks = (transformer, text, DetailNetwork.from_pretrained(run_dir / "detail"))
+    start = [n_steps, json.loads((run_dir / "detail.json").read_text())["steps"]]
     path = run_dir / "joint.pt"
     if not path.is_file():
-        return networks, {}
+        return networks, {"start": start}
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state.get("start", _steps_before(run_dir)) != _steps_before(run_dir):
+    if state["start"] != start:
         raise UsageError(f"{path} started from other weights than {run_dir} holds now; delete it to train anew")
     for module, saved in zip(networks, state["averages"], strict=True):
         module.load_state_dict(saved)
-    return networks, {"steps": state["step"], "log": state["log"]}
-
-
-def _steps_before(run_dir: Path) -> list[int]:
-    """Steps of the stages that the joint one starts from: of the transformer, of the detail network."""
-    transformer = torch.load(run_dir / "transformer.pt", map_location="cpu", weights_only=True, mmap=True)["step"]
-    return [transformer, json.loads((run_dir / "detail.json").read_text())["steps"]]
-
-
-def _optimizers(networks: Networks, recipe: TransformerRecipe) -> list[torch.optim.Optimizer]:
-    transformer, text, detail = networks
-    matrices = [p for n, p in transformer.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
-    chosen = {id(p) for p in matrices}
-    rest = [p for m in (transformer, text) for p in m.parameters() if id(p) not in chosen]
-    groups = [{"params": rest, "lr": _LR_SCALE * recipe.lr_rest}, {"params": detail.parameters(), "lr": _LR_DETAIL}]
-    return [
-        torch.optim.Muon(matrices, lr=_LR_SCALE * recipe.lr_matrices, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    return networks, {"start": start, "steps": state["step"], "log": state["log"]}
 
 
 def train_joint(
@@ -84,27 +70,30 @@ def train_joint(
     run_dir: Path,
     *,
     n_steps: int = 3000,
+    times: tuple[float, float] = (LOGIT_MEAN, LOGIT_STD),
     device: str = "cpu",
     stop_after_s: float = math.inf,
     save_every_s: float = 120.0,
 ) -> Networks:
     """Train, or continue the run kept in `run_dir/joint.pt`; returns the averaged networks.
 
-    n_steps may change when a run is continued: the learning rate then follows the new schedule.
+    times: mean and standard deviation of logit(t), also of the held-out loss. These and n_steps may change when a run
+    is continued: the learning rate then follows the new schedule.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
-    networks, _ = averaged_joint_networks(run_dir, recipe, autoencoder.config.latent_channels)
+    networks, before = averaged_joint_networks(run_dir, recipe, autoencoder.config.latent_channels)
     averages = tuple(copy.deepcopy(m).to(device).eval().requires_grad_(False) for m in networks)
     for module in networks:
         module.to(device).train()
     transformer, text, detail = networks
     completed = CompletedTransformer(transformer, detail)
     completed_average = CompletedTransformer(averages[0], averages[2])
-    optimizers = _optimizers(networks, recipe)
+    optimizers = make_optimizers(transformer, text, recipe, lr_scale=_LR_SCALE)
+    optimizers[1].add_param_group({"params": detail.parameters(), "lr": _LR_DETAIL})
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
-    path, step, log, start = run_dir / "joint.pt", 0, [], _steps_before(run_dir)
+    path, step, log = run_dir / "joint.pt", 0, []
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
         for module, saved in zip(networks, state["networks"], strict=True):
@@ -120,7 +109,7 @@ def train_joint(
             "optimizers": [o.state_dict() for o in optimizers],
             "step": step,
             "log": log,
-            "start": start,
+            "start": before["start"],
         }
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
@@ -131,13 +120,14 @@ def train_joint(
 
     def note_held_out_loss() -> None:
         held = validation_loss(
-            completed_average, averages[1], autoencoder, corpus, recipe, logit_mean=LOGIT_MEAN, logit_std=LOGIT_STD
+            completed_average, averages[1], autoencoder, corpus, recipe, logit_mean=times[0], logit_std=times[1]
         )
-        log.append({"step": step, "held_out_loss": held, "elapsed_s": round(time.monotonic() - started)})
+        elapsed_s = round(time.monotonic() - started)
+        log.append({"step": step, "times": list(times), "held_out_loss": held, "elapsed_s": elapsed_s})
         print(json.dumps(log[-1]), flush=True)
 
     started = last_saved = time.monotonic()
-    if not log:
+    if not log or log[-1]["times"] != list(times):
         note_held_out_loss()
     running = None
     with ThreadPoolExecutor(1) as loader:
@@ -147,7 +137,7 @@ def train_joint(
             pending = loader.submit(fetch, step + 1)
             generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
             frames = batch.frames.to(device)
-            t = draw_times(len(frames), LOGIT_MEAN, LOGIT_STD, generator).to(device)
+            t = draw_times(len(frames), *times, generator).to(device)
             scale = min(1.0, (step + 1) / _WARMUP, (n_steps - step) / (_DECAY_FRACTION * n_steps))
             for optimizer, lrs in zip(optimizers, base_lrs, strict=True):
                 for group, lr in zip(optimizer.param_groups, lrs, strict=True):

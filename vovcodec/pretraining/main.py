@@ -27,6 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="optimiser steps; may change when a run is continued")
     parser.add_argument("--detail-steps", type=int, default=2400, help="optimiser steps of the detail network")
     parser.add_argument("--joint-steps", type=int, default=3000, help="optimiser steps of both networks together")
+    parser.add_argument(
+        "--joint-times", type=float, nargs=2, metavar=("MEAN", "STD"), help="of logit(t) in that stage; may change, too"
+    )
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -83,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             stop_after_s=60 * options.minutes,
         )
     if options.stage in ("all", "joint"):
-        from vovcodec.pretraining.joint import train_joint
+        from vovcodec.pretraining.joint import LOGIT_MEAN, LOGIT_STD, train_joint
 
         train_joint(
             BlockTransformAutoencoder.from_pretrained(basis_dir),
@@ -91,6 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe,
             options.run,
             n_steps=options.joint_steps,
+            times=tuple(options.joint_times or (LOGIT_MEAN, LOGIT_STD)),
             device=options.device,
             stop_after_s=60 * options.minutes,
         )

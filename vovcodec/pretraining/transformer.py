@@ -32,6 +32,7 @@ __all__ = [
     "build_networks",
     "caption_tokens",
     "draw_times",
+    "make_optimizers",
     "prediction_loss",
     "train_transformer",
     "validation_loss",
@@ -208,12 +209,15 @@ def _learning_rate(step: int, recipe: TransformerRecipe) -> float:
     return min(1.0, (step + 1) / recipe.warmup, max(0.0, (recipe.steps - step) / (recipe.steps - decay_from)))
 
 
-def _optimizers(transformer, text, recipe: TransformerRecipe):
+def make_optimizers(
+    transformer: nn.Module, text: nn.Module, recipe: TransformerRecipe, *, lr_scale: float = 1.0
+) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon for the matrices of the transformer's blocks, AdamW for the rest; `lr_scale`: of the recipe's rates."""
     matrices = [p for n, p in transformer.named_parameters() if p.ndim == 2 and n.startswith("blocks.")]
     chosen = {id(p) for p in matrices}
     rest = [p for m in (transformer, text) for p in m.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(matrices, lr=recipe.lr_matrices, momentum=0.95, weight_decay=0.01)
-    adam = torch.optim.AdamW(rest, lr=recipe.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
+    muon = torch.optim.Muon(matrices, lr=lr_scale * recipe.lr_matrices, momentum=0.95, weight_decay=0.01)
+    adam = torch.optim.AdamW(rest, lr=lr_scale * recipe.lr_rest, betas=(0.9, 0.98), weight_decay=0.0)
     return muon, adam
 
 
@@ -245,7 +249,7 @@ def train_transformer(
         _copy_weights(init, networks)
     average = [copy.deepcopy(m).to(device).eval().requires_grad_(False) for m in networks]
     transformer, text = (m.to(device).train() for m in networks)
-    optimizers = _optimizers(transformer, text, recipe)
+    optimizers = make_optimizers(transformer, text, recipe)
     base_lrs = [[g["lr"] for g in o.param_groups] for o in optimizers]
     step, log, running = 0, [], None
     state_path = run_dir / "transformer.pt"

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.sampling.noise import Purpose, Stream, normal
-from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, last_estimate
+from vovcodec.sampling.sampler import OnStep, Velocity, estimate, initial_noise
 from vovcodec.sampling.schedule import time_grid
 
 __all__ = ["FEW_STEPS", "ImportancePlan", "diffusion_squared", "replay", "select"]
@@ -151,7 +151,7 @@ def _run(velocity, plan, segment, shape, device, choose, on_step, n_steps) -> Te
     x_t = initial_noise(plan.seed, segment, shape).to(device)
     for step, (t, t_next) in enumerate(itertools.pairwise(plan.times)):
         is_last = t_next == 0.0 or step + 1 == n_steps
-        clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
+        clean = estimate(velocity, x_t, t, is_last=is_last)
         if on_step is not None:
             on_step(t, x_t, clean)
         if is_last:

@@ -7,7 +7,7 @@ From x₁ = noise at t = 1, for each step t → t′, with velocity v(x_t, t):
 
 η = 0 is the Euler step of the probability-flow ODE (Liu et al. 2023); η > 0 replaces part of the noise by z: random,
 or selected by an encoder and replayed by a decoder (steering.py). The last step ends in x̂₀, for which a velocity may
-know a better estimate than for the others (`last_estimate`).
+know a better estimate than for the others (`estimate`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vovcodec.sampling.noise import Purpose, Stream, normal
 
-__all__ = ["Chooser", "OnStep", "Velocity", "advance", "initial_noise", "last_estimate", "sample"]
+__all__ = ["Chooser", "OnStep", "Velocity", "advance", "estimate", "initial_noise", "sample"]
 
 Velocity = Callable[[Tensor, float], Tensor]
 """v(x_t, t): latents [1, C, T, h, w] and a time in [0, 1] → velocity of the same shape. It may have an attribute
@@ -53,9 +53,11 @@ def advance(x_t: Tensor, clean: Tensor, t: float, t_next: float, eta: float, z: 
     return (1 - t_next) * clean + t_next * direction
 
 
-def last_estimate(velocity: Velocity, x_t: Tensor, t: float) -> Tensor:
-    """x̂₀ of the last evaluation, which is the picture."""
-    return x_t - t * getattr(velocity, "last", velocity)(x_t, t)
+def estimate(velocity: Velocity, x_t: Tensor, t: float, *, is_last: bool) -> Tensor:
+    """x̂₀ = x_t − t·v of a step, [1, C, T, h, w]; `is_last`: it is the picture, for which a velocity may have a better
+    `last` (see `Velocity`)."""
+    chosen = getattr(velocity, "last", velocity) if is_last else velocity
+    return x_t - t * chosen(x_t, t)
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def sample(
     x_t = noise
     for step, (t, t_next) in enumerate(itertools.pairwise(times)):
         is_last = t_next == 0.0 or step + 1 == n_steps
-        clean = last_estimate(velocity, x_t, t) if is_last else x_t - t * velocity(x_t, t)
+        clean = estimate(velocity, x_t, t, is_last=is_last)
         if on_step is not None:
             on_step(t, x_t, clean)
         if is_last:

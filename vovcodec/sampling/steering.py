@@ -38,7 +38,7 @@ from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
-from vovcodec.sampling.sampler import OnStep, Velocity, advance, initial_noise, last_estimate, sample
+from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initial_noise, sample
 from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
 
@@ -209,7 +209,7 @@ def steer(
     while True:
         affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
         finished = finished or affordable == 0 or len(counts) == _MAX_INJECTIONS
-        clean = last_estimate(velocity, x_t, t) if finished else x_t - t * velocity(x_t, t)
+        clean = estimate(velocity, x_t, t, is_last=finished)
         if on_step is not None:
             on_step(t, x_t, clean)
         if finished:

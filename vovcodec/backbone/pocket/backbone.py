@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
-from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry
+from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.precondition import network_input, precondition
@@ -115,22 +115,21 @@ class PocketBackbone:
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 
     def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
-        """See `protocol.Backbone.sampler_velocity`: the mean over all ways to lay tokens of 2×2 latent values on the
-        grid, for single frames and in the last step.
+        """See `protocol.Backbone.sampler_velocity`: the mean over `geometry.token_phases`, positions of the grid of
+        2×2 tokens on the latents.
 
         What the network makes of a value depends on where it lies in its token; the errors at the tokens' borders
-        differ from phase to phase and mostly average out (bench/results/README.md has the gain). Rows and columns that
-        are needed beyond the edge are mirrored. In the other steps of a clip it gains less than it costs.
+        differ from phase to phase and mostly average out (bench/results/pocket_token_phases.tsv). Rows and columns that
+        are needed beyond the edge are mirrored.
         """
-        if x_t.shape[2] > 1 and not last:
-            return self.velocity(x_t, t, condition)
+        phases = token_phases(x_t.shape[2] > 1, last)
         total = torch.zeros_like(x_t)
-        for rows, columns in TOKEN_PHASES:
+        for rows, columns in phases:
             padded = F.pad(x_t.flatten(0, 1), (columns, columns, rows, rows), mode="reflect")
             volume = padded.unflatten(0, x_t.shape[:2])
             moved = self.velocity(volume, t, condition)
             total += moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]
-        return total / len(TOKEN_PHASES)
+        return total / len(phases)
 
     @contextmanager
     def fitting_precision(self) -> Iterator[None]:
