@@ -177,7 +177,7 @@ def test_colours_are_named_by_their_share_of_the_picture():
     blue, green, grey = (70, 110, 200), (80, 140, 60), (120, 122, 125)
     assert colour_words(painted(green)) == "green" and colour_words(painted(blue, blue, green)) == "blue and green"
     assert colour_words(painted(grey, green)) == "grey and green", "a tone has to fill half of the picture"
-    assert colour_words(painted(grey, blue, green)) == "blue and green"
+    assert colour_words(painted(grey, blue, green)) == "green and blue"
     assert (
         colour_words(painted((10, 20, 70))) == "dark blue" and colour_words(painted((250, 250, 250))) == "bright white"
     )
