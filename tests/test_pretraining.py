@@ -179,7 +179,7 @@ def test_colours_are_named_by_their_share_of_the_picture():
     assert colour_words(painted(grey, green)) == "grey and green", "a tone has to fill half of the picture"
     assert colour_words(painted(grey, blue, green)) == "green and blue"
     assert (
-        colour_words(painted((10, 20, 70))) == "dark blue" and colour_words(painted((250, 250, 250))) == "bright white"
+        colour_words(painted((20, 30, 110))) == "dark blue" and colour_words(painted((250, 250, 250))) == "bright white"
     )
     for caption, expected in [
         ("a photo of goldfish", "a photo of blue goldfish"),
