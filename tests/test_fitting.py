@@ -29,6 +29,7 @@ from vovcodec.fitting.fit import (
     initial_vector,
     requantize,
 )
+from vovcodec.fitting.guard import Guard
 from vovcodec.fitting.objective import ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.progress import SilentListener
 from vovcodec.sampling.noise import Purpose, Stream, normal, raw_u64
@@ -414,3 +415,45 @@ def test_the_multiplier_does_not_wind_up_on_a_target_out_of_reach(toy):
     settings = FitSettings(StageSettings(1, 0.01), StageSettings(300, 0.01), lambda_=1e-3, target_bits=1e9)
     fitted = fit(toy, settings)
     assert np.isfinite(fitted.unquantized).all()
+
+
+@pytest.mark.parametrize("interrupted_after", [None, 21, 35])
+def test_a_learning_rate_that_is_far_too_high_is_lowered(toy, tmp_path, interrupted_after):
+    """Without the guard the distortion ends above where it began. Interrupted, the fit keeps what it has learnt."""
+    settings = FitSettings(StageSettings(80, 20.0), StageSettings(0, 0.0), 0.0)
+    seen, state = [], StateFolder(tmp_path, "job")
+
+    def fitted(listener, on_progress=lambda loss, bits: {}):
+        adapter = adapter_for(toy)
+        with adapter.attached():
+            start = initial_vector(0, 0, LENGTH) * entry_scale(adapter)
+            return fit_vector(
+                adapter, toy.velocity, trajectory(batch=2), settings, start, segment=0, state=state, listener=listener,
+                on_progress=on_progress,
+            )  # fmt: skip
+
+    if interrupted_after:
+        with pytest.raises(KeyboardInterrupt):
+            fitted(StopsAt(interrupted_after))
+        resumed = fitted(SilentListener())
+        state = None
+        assert same(resumed, fitted(SilentListener()))
+    else:
+        fitted(SilentListener(), lambda loss, bits: seen.append(loss) or {})
+        assert max(seen) > 2 * seen[0] > 2.2 * np.mean(seen[-4:])
+
+
+def test_the_guard_goes_back_to_the_best_vector():
+    theta = torch.zeros(3)
+    guard = Guard(theta)
+    for step, distortion in enumerate([1.0, 0.8, 0.6, 0.5, 0.5]):
+        assert not guard.has_run_away(torch.full((3,), float(step)), distortion, 2)
+    assert guard.best.tolist() == [4.0] * 3 and guard.factor == 1.0
+    assert not guard.has_run_away(theta, 0.9, 2), "one bad step is none"
+    assert guard.has_run_away(theta, 3.0, 2) and guard.factor == 0.5 and guard.best.tolist() == [4.0] * 3
+    assert guard.has_run_away(theta, math.nan, 2) and guard.factor == 0.25
+    assert not guard.has_run_away(theta, 0.5, 2)
+    again = Guard(theta)
+    again.restore(*guard.snapshot())
+    answers = [[each.has_run_away(theta, d, 2) for d in (0.7, 1.4, 9.0, *[math.nan] * 9)] for each in (guard, again)]
+    assert answers[0] == answers[1] and not answers[0][-1], "it gives up in the end"

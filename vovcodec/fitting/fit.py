@@ -24,6 +24,7 @@ from vovcodec.entropy.proxies import add_uniform_noise, round_straight_through
 from vovcodec.entropy.quantizer import SYMBOL_LIMIT, dequantize, nearest_step_size_q, quantize
 from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
+from vovcodec.fitting.guard import Guard
 from vovcodec.fitting.objective import Objective
 from vovcodec.fitting.ranks import ALONE, Ranks
 from vovcodec.progress import ProgressListener
@@ -128,6 +129,7 @@ class _Fit:
         self.iteration = 0
         self.optimizer = self._make_optimizer(settings.stage1)
         self.generator = torch.Generator(theta.device)
+        self.guard = Guard(theta)
 
     def _make_optimizer(self, stage: StageSettings) -> torch.optim.Optimizer:
         groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
@@ -164,7 +166,9 @@ class _Fit:
         """
         settings, stage2 = self.settings, self.in_stage2
         stage, start = (settings.stage2, settings.stage1.steps) if stage2 else (settings.stage1, 0)
-        factor = 1.0 if settings.published else _schedule(self.iteration - start, stage.steps)
+        factor = 1.0
+        if not settings.published:
+            factor = self.guard.factor * _schedule(self.iteration - start, stage.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         bits, miss = None, 0.0
@@ -199,6 +203,12 @@ class _Fit:
         loss.backward()
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         distortion = ranks.sum_gradients(parameters, share)
+        if not stage2 and not settings.published and self.guard.has_run_away(self.theta, distortion, objective.period):
+            with torch.no_grad():
+                self.theta.copy_(self.guard.best)
+            self.optimizer = self._make_optimizer(stage)
+            self.iteration += 1
+            return distortion, bits
         if not math.isfinite(distortion + float(rate_loss.detach())):
             name = "stage2" if stage2 else "stage1"
             raise UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
@@ -215,11 +225,14 @@ class _Fit:
         tensors = {"theta": self.theta, "log_delta": self.log_delta}
         for name, value in self.rate_model.state_dict().items():
             tensors[f"rate.{name}"] = value
+        kept, figures = self.guard.snapshot()
+        tensors |= {f"guard.{name}": value for name, value in kept.items()}
         for number, slot in self.optimizer.state_dict()["state"].items():
             for name, value in slot.items():
                 tensors[f"adam.{number}.{name}"] = value
         copies = {name: value.detach().clone() for name, value in tensors.items()}
-        return copies, {"iteration": self.iteration, "log_lambda": self.log_lambda}
+        figures = {f"guard.{name}": value for name, value in figures.items()}
+        return copies, {"iteration": self.iteration, "log_lambda": self.log_lambda, **figures}
 
     def restore(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
         """Continue exactly where `snapshot` was taken. Raises what torch and a mapping raise for a state that is not
@@ -230,6 +243,8 @@ class _Fit:
             self.theta.copy_(tensors["theta"])
             self.log_delta.copy_(tensors["log_delta"])
         self.rate_model.load_state_dict({n[5:]: v for n, v in tensors.items() if n.startswith("rate.")})
+        kept = {n[6:]: v for n, v in tensors.items() if n.startswith("guard.")}
+        self.guard.restore(kept, {n[6:]: v for n, v in figures.items() if n.startswith("guard.")})
         self.iteration, self.log_lambda = int(figures["iteration"]), float(figures["log_lambda"])
         if self.iteration == self.settings.stage1.steps:
             return  # stage 2 begins with a new optimiser

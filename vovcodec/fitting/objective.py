@@ -21,11 +21,15 @@ from vovcodec.sampling.sampler import Velocity, initial_noise
 
 __all__ = ["Objective", "ReferenceObjective", "TrajectoryObjective", "straight_path"]
 
+_STEADY_TIMES = 32
+
 
 class Objective(Protocol):
     """Supplies the loss of one optimiser step, in `evaluations` parts of one network pass each."""
 
     evaluations: int
+    period: int
+    """Optimiser steps over which the mean loss is steady."""
 
     def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
         """The scalar parts `numbers` of the loss of optimiser step `iteration`, by default all; they sum to it.
@@ -56,6 +60,11 @@ class ReferenceObjective:
     def evaluations(self) -> int:
         """Network passes per optimiser step."""
         return self.batch
+
+    @property
+    def period(self) -> int:
+        """Optimiser steps in which times are spread over their range well enough."""
+        return -(-_STEADY_TIMES // self.batch)
 
     def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
         """See `Objective.losses`."""
@@ -93,6 +102,11 @@ class TrajectoryObjective:
     def evaluations(self) -> int:
         """Network passes per optimiser step."""
         return self.batch
+
+    @property
+    def period(self) -> int:
+        """Optimiser steps in which every state gets its turn."""
+        return -(-len(self.states) // self.batch)
 
     def losses(self, velocity: Velocity, iteration: int, numbers: Sequence[int] | None = None) -> Iterator[Tensor]:
         """See `Objective.losses`."""
