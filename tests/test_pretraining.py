@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import shutil
@@ -18,9 +19,10 @@ from PIL import Image
 from vovcodec.backbone.pocket import block_transform
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-from vovcodec.backbone.pocket.detail import DetailNetwork
+from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.pretraining import autoencoder as autoencoder_module
+from vovcodec.pretraining import captioning as captioning_module
 from vovcodec.pretraining import detail as detail_module
 from vovcodec.pretraining import joint as joint_module
 from vovcodec.pretraining import transformer as transformer_module
@@ -336,8 +338,45 @@ def test_a_joint_run_may_go_on_at_other_times(autoencoder, corpus, trained):
     noted = [(row["step"], *row["times"]) for row in figures["log"]]
     assert noted == [(0, 0.0, 1.5), (2, 0.0, 1.5), (2, -1.0, 0.5), (4, -1.0, 0.5)]
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, trained).split())
+    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, {}, trained).split())
     assert "at times N(0.0, 1.5²): 2." in text and "; at times N(-1.0, 0.5²): 2." in text
+
+
+def test_captions_are_learnt_while_the_empty_one_stays(autoencoder, corpus, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(captioning_module, "_LR", 0.05)
+    monkeypatch.setattr(captioning_module, "_SHAPES", TINY_SHAPES)
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    transformer, text, detail = joint_module.averaged_joint_networks(trained, RECIPE, 16)[0]
+    for parameter in (transformer.proj_out.weight, text.shared.weight):  # two steps of training hardly moved them
+        torch.nn.init.normal_(parameter, std=0.3)
+    completed = CompletedTransformer(transformer, detail)
+
+    def learn(run_dir, **keywords):
+        networks = (completed, copy.deepcopy(text))
+        settings = {"n_steps": 12} | keywords
+        return captioning_module.train_captions(networks, model, corpus, RECIPE, run_dir, [2, 2, 0], **settings)
+
+    def embedded(encoder, caption):
+        ids, mask = caption_tokens([caption])
+        return encoder(ids, attention_mask=mask).last_hidden_state[mask.bool()].detach()
+
+    parts = shutil.copytree(trained, tmp_path / "parts")
+    whole = learn(trained)
+    moved = [float((embedded(whole, c) - embedded(text, c)).square().mean()) for c in ("", "a photo of blue sea")]
+    assert moved[0] < 0.05 * moved[1]
+    ticks = iter([0.0] * 5)
+    with monkeypatch.context() as patch:
+        patch.setattr(captioning_module.time, "monotonic", lambda: next(ticks, 100.0))
+        learn(parts, stop_after_s=50)
+    assert 0 < torch.load(parts / "captions.pt", weights_only=True)["step"] < 12
+    resumed = learn(parts)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    encoder, figures = captioning_module.averaged_text_encoder(trained, text, [2, 2, 0])
+    assert torch.equal(encoder.shared.weight, whole.shared.weight)
+    assert figures["steps"] == 12 and figures["loss"] != figures["loss_before"]
+    with pytest.raises(UsageError, match="started from other weights"):
+        captioning_module.averaged_text_encoder(trained, text, [2, 2, 4])
 
 
 def test_a_joint_run_belongs_to_the_weights_it_started_from(autoencoder, corpus, trained):
@@ -406,6 +445,8 @@ def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
         "--detail-steps",
         "1",
         "--joint-steps",
+        "1",
+        "--caption-steps",
         "1",
     ]
     assert main(arguments) == 0

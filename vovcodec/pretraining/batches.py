@@ -41,9 +41,6 @@ SHAPES = (
 )
 
 
-_COLOUR_WORDS = 0.5  # of the captions say the picture's colours, so that colours can be asked for
-
-
 @dataclass(frozen=True)
 class Batch:
     """`frames` float32 [B, 3, F, H, W] in [−1, 1] and one caption per sample."""
@@ -107,7 +104,9 @@ def _colour_jitter(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return (x * float(rng.uniform(0.8, 1.1)) + float(rng.normal(0, 0.08))).clamp_(-1.0, 1.0)
 
 
-def _draw_sample(corpus: Corpus, shape: BatchShape, rng: np.random.Generator) -> tuple[torch.Tensor, str]:
+def _draw_sample(
+    corpus: Corpus, shape: BatchShape, rng: np.random.Generator, colour_words_share: float
+) -> tuple[torch.Tensor, str]:
     if shape.n_frames == 1:
         if (rng.random() < 0.15 or not corpus.images) and corpus.clips:
             item = corpus.clips[int(rng.integers(len(corpus.clips)))]
@@ -141,7 +140,7 @@ def _draw_sample(corpus: Corpus, shape: BatchShape, rng: np.random.Generator) ->
     if rng.random() < 0.5:
         x = _colour_jitter(x, rng)
     caption = item.caption
-    if rng.random() < _COLOUR_WORDS:
+    if rng.random() < colour_words_share:
         caption = with_colours(caption, colour_words(x[0]))
     return x, caption
 
@@ -163,17 +162,20 @@ def draw_batch(
     tokens_per_batch: int,
     token_px: int = 16,
     caption_dropout: float = 0.3,
+    colour_words_share: float = 0.5,
     shapes: tuple[BatchShape, ...] = SHAPES,
 ) -> Batch:
     """Batch number `step`: one shape from `shapes`, as many samples as fill `tokens_per_batch` tokens.
 
-    A token covers 4 frames × `token_px` × `token_px` pixels. A caption is replaced by "" with `caption_dropout`.
+    A token covers 4 frames × `token_px` × `token_px` pixels. A caption is replaced by "" with `caption_dropout`; a
+    share of them names the picture's colours, so that colours can be asked for.
     """
     rng = np.random.default_rng([seed, step])
     weights = np.array([s.weight for s in shapes])
     shape = shapes[int(rng.choice(len(shapes), p=weights / weights.sum()))]
     n_tokens = (1 + (shape.n_frames - 1) // 4) * (shape.height // token_px) * (shape.width // token_px)
-    samples = [_draw_sample(corpus, shape, rng) for _ in range(max(1, tokens_per_batch // n_tokens))]
+    n_samples = max(1, tokens_per_batch // n_tokens)
+    samples = [_draw_sample(corpus, shape, rng, colour_words_share) for _ in range(n_samples)]
     frames = torch.stack([x for x, _ in samples]).transpose(1, 2).contiguous()
     captions = ["" if rng.random() < caption_dropout else caption for _, caption in samples]
     return Batch(frames, captions)

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.pretraining import captioning as caption_stage
 from vovcodec.pretraining import detail as detail_stage
 from vovcodec.pretraining.autoencoder import reconstruction_psnr
 from vovcodec.pretraining.batches import BatchShape, draw_batch
@@ -54,6 +55,15 @@ def _joint_text(joint: dict) -> str:
     )
 
 
+def _captions_text(captions: dict) -> str:
+    return (
+        f"At last the text encoder alone, {captions['steps']} steps at times N({caption_stage.LOGIT_MEAN}, "
+        f"{caption_stage.LOGIT_STD}²), captions completed by the colours of the picture, the embedding of the empty "
+        f"caption held. Held-out loss on such captions: {captions['loss_before']:.4f} before, {captions['loss']:.4f} "
+        "after."
+    )
+
+
 def model_card(
     corpus: Corpus,
     autoencoder: BlockTransformAutoencoder,
@@ -61,6 +71,7 @@ def model_card(
     n_steps: int,
     log: list[dict],
     joint: dict,
+    captions: dict,
     run_dir: Path,
 ) -> str:
     """Markdown text: what the model is, data and licences, recipe, curve, limits."""
@@ -79,6 +90,8 @@ def model_card(
     restarts = [a["elapsed_s"] for a, b in itertools.pairwise(log) if b["elapsed_s"] < a["elapsed_s"]]
     seconds = sum(restarts) + (log[-1]["elapsed_s"] if log else 0)
     paragraphs = [_detail_text(detail), *([_joint_text(joint)] if "steps" in joint else [])]
+    if captions:
+        paragraphs.append(_captions_text(captions))
     stages = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
     return f"""# pocket, the embedded model of vovcodec
 

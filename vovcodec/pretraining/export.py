@@ -20,14 +20,16 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     The block transform keeps float32, since its bases must stay orthonormal; networks are stored in bfloat16.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.pretraining.captioning import averaged_text_encoder
     from vovcodec.pretraining.card import model_card
-    from vovcodec.pretraining.joint import averaged_joint_networks
+    from vovcodec.pretraining.joint import averaged_joint_networks, steps_of
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
     channels = autoencoder.config.latent_channels
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
+    text, captions = averaged_text_encoder(run_dir, text, steps_of(joint))
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
@@ -48,5 +50,5 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
     (out_dir / "README.md").write_text(
-        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, joint, run_dir), encoding="utf-8"
+        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, joint, captions, run_dir), encoding="utf-8"
     )

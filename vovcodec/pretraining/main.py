@@ -1,6 +1,7 @@
-"""The command that trains the embedded model: basis → transformer → detail network → both together → model folder.
+"""The command that trains the embedded model: basis → transformer → detail network → both together → captions → model
+folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|export]
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|captions|export]
         [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
@@ -20,7 +21,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    parser.add_argument("--stage", default="all", choices=["all", "basis", "transformer", "detail", "joint", "export"])
+    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "export"]
+    parser.add_argument("--stage", default="all", choices=stages)
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--init", type=Path, help="model folder that a new run starts from")
@@ -30,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--joint-times", type=float, nargs=2, metavar=("MEAN", "STD"), help="of logit(t) in that stage; may change, too"
     )
+    parser.add_argument("--caption-steps", type=int, default=600, help="optimiser steps of the text encoder alone")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -95,6 +98,26 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             n_steps=options.joint_steps,
             times=tuple(options.joint_times or (LOGIT_MEAN, LOGIT_STD)),
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
+    if options.stage in ("all", "captions"):
+        from vovcodec.backbone.pocket.detail import CompletedTransformer
+        from vovcodec.pretraining.captioning import train_captions
+        from vovcodec.pretraining.joint import averaged_joint_networks, steps_of
+
+        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
+        (transformer, text, detail), figures = averaged_joint_networks(
+            options.run, recipe, autoencoder.config.latent_channels
+        )
+        train_captions(
+            (CompletedTransformer(transformer, detail), text),
+            autoencoder,
+            corpus,
+            recipe,
+            options.run,
+            steps_of(figures),
+            n_steps=options.caption_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
