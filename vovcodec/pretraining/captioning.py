@@ -1,8 +1,9 @@
-"""Trains the text encoder alone to say colours and subjects to the finished transformer.
+"""Trains text encoder and cross-attention to make colours and subjects that a caption names.
 
 Where the picture is decided, at high noise, the stages before spend few steps, and a codec's pictures are mostly made
-without a caption. Here times are high, every caption names its picture's colours, and all other networks stay as they
-are. So does the embedding of the empty caption, held by a penalty: what is coded without a caption does not change.
+without a caption. Here times are high, every caption names its picture's colours, and channels count by their variance
+(beta = 1). What is predicted for the empty caption is held by a penalty, the squared change of F (precondition.py) from
+what it was before: files without a caption must not be coded worse.
 """
 
 from __future__ import annotations
@@ -17,37 +18,54 @@ import torch
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.errors import UsageError
-from vovcodec.pretraining.batches import BatchShape, draw_batch
+from vovcodec.pretraining.batches import SHAPES, Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
-from vovcodec.pretraining.transformer import TransformerRecipe, caption_tokens, draw_times, prediction_loss
+from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, predict, prediction_loss
 
-__all__ = ["averaged_text_encoder", "train_captions"]
+__all__ = ["load_captions", "train_captions"]
 
-LOGIT_MEAN, LOGIT_STD = 2.0, 1.0
+LOGIT_MEAN, LOGIT_STD = 2.5, 1.0
+_EMPTY_TIMES = (0.0, 1.8)  # of logit(t): where pictures are coded
 _SHAPES = (BatchShape(1, 64, 64, 3.0), BatchShape(1, 96, 128, 1.0), BatchShape(9, 64, 64, 1.0))
-_LR = 1e-3
-_EMPTY_WEIGHT = 10.0
+_LR = 2e-3
+_EMPTY_WEIGHT = 20.0
 _AVERAGE = 0.99
 
+Networks = tuple[nn.Module, nn.Module]
+"""Completed transformer and text encoder."""
 
-def averaged_text_encoder(run_dir: Path, text: nn.Module, start: list[int]) -> tuple[nn.Module, dict]:
-    """The averaged text encoder of this stage and its figures; `text` and {} where the stage was left out.
+
+def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
+    """Puts the averaged weights of this stage into the networks and returns its figures; {} where it was left out.
 
     start: steps of the stages before. Raises UsageError when the stage started from other ones.
     """
     path = run_dir / "captions.pt"
     if not path.is_file():
-        return text, {}
+        return {}
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["start"] != start:
         raise UsageError(f"{path} started from other weights than {run_dir} holds now; delete it to train anew")
-    text.load_state_dict(state["average"])
-    return text, {"steps": state["step"], "loss": state["loss"], "loss_before": state["loss_before"]}
+    _set(_trained(networks), state["average"])
+    return {"steps": state["step"], **state["figures"]}
+
+
+def _trained(networks: Networks) -> list[nn.Parameter]:
+    """The text encoder's parameters, and those of the transformer's cross-attention."""
+    crossing = [p for name, p in networks[0].named_parameters() if ".attn2." in name or ".norm2." in name]
+    return [*networks[1].parameters(), *crossing]
+
+
+@torch.no_grad()
+def _set(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
 
 
 def train_captions(
-    networks: tuple[nn.Module, nn.Module],
+    networks: Networks,
     autoencoder: BlockTransformAutoencoder,
     corpus: Corpus,
     recipe: TransformerRecipe,
@@ -58,86 +76,107 @@ def train_captions(
     device: str = "cpu",
     stop_after_s: float = math.inf,
     save_every_s: float = 60.0,
-) -> nn.Module:
-    """Train, or continue the run kept in `run_dir/captions.pt`; returns the averaged text encoder.
+) -> Networks:
+    """Train `networks`, or continue the run kept in `run_dir/captions.pt`; returns them with averaged weights.
 
-    networks: completed transformer and text encoder. start: as in `averaged_text_encoder`. n_steps may change when a
-    run is continued.
+    start: as in `load_captions`. n_steps may change when a run is continued.
     """
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
-    transformer = networks[0].to(device).eval().requires_grad_(False)
-    before = copy.deepcopy(networks[1]).to(device).eval().requires_grad_(False)
-    text = networks[1].to(device).train().requires_grad_(True)
-    average = copy.deepcopy(before)
-    optimizer = torch.optim.AdamW(text.parameters(), lr=_LR, betas=(0.9, 0.98), weight_decay=0.0)
+    networks = tuple(network.to(device).eval().requires_grad_(False) for network in networks)
+    before = copy.deepcopy(networks)
+    parameters = [p.requires_grad_(True) for p in _trained(networks)]
+    average = [p.detach().clone() for p in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=_LR, betas=(0.9, 0.98), weight_decay=0.0)
     path, step = run_dir / "captions.pt", 0
     if path.exists():
-        averaged_text_encoder(run_dir, average, start)
+        load_captions(run_dir, networks, start)
         state = torch.load(path, map_location=device, weights_only=True)
-        text.load_state_dict(state["model"])
+        _set(parameters, state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    empty_before = _empty(before)
+        average, step = state["average"], state["step"]
 
-    def save(**figures: float) -> None:
+    def save(figures: dict[str, float]) -> None:
         state = {
-            "model": text.state_dict(),
+            "model": [p.detach() for p in parameters],
             "optimizer": optimizer.state_dict(),
-            "average": average.state_dict(),
+            "average": average,
             "step": step,
             "start": start,
+            "figures": figures,
         }
-        torch.save(state | {"loss": math.nan, "loss_before": math.nan} | figures, path.with_suffix(".tmp"))
+        torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
-    def loss_of(encoder: nn.Module, drawn_from: Corpus, seed: int, index: int) -> Tensor:
-        """The objective of transformer.py on captions that all name colours."""
+    def drawn(source: Corpus, seed: int, index: int, shapes: tuple[BatchShape, ...]) -> tuple[Batch, torch.Generator]:
+        """Half a batch whose captions all name colours, and the generator of its noise and times."""
         batch = draw_batch(
-            drawn_from,
+            source,
             seed=seed,
             step=index,
             tokens_per_batch=recipe.tokens_per_batch // 2,
             caption_dropout=0.0,
             colour_words_share=1.0,
-            shapes=_SHAPES,
+            shapes=shapes,
         )
+        return batch, torch.Generator().manual_seed(seed * 1_000_003 + index)
+
+    def caption_loss(source: Corpus, seed: int, index: int, pair: Networks) -> Tensor:
+        """The objective of transformer.py, at high noise."""
+        batch, generator = drawn(source, seed, index, _SHAPES)
         frames = batch.frames.to(device)
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
         t = draw_times(len(frames), LOGIT_MEAN, LOGIT_STD, generator).to(device)
         with torch.autocast(frames.device.type, torch.bfloat16):
-            return prediction_loss(transformer, encoder, autoencoder, frames, batch.captions, t, generator, recipe.beta)
+            return prediction_loss(*pair, autoencoder, frames, batch.captions, t, generator, 1.0)
+
+    def empty_change(source: Corpus, seed: int, index: int) -> Tensor:
+        """Mean squared change of F for the empty caption."""
+        batch, generator = drawn(source, seed, index, SHAPES)
+        x0 = autoencoder.encode(batch.frames.to(device))
+        t = draw_times(len(x0), *_EMPTY_TIMES, generator).to(device)
+        noise = torch.randn(x0.shape, generator=generator).to(device)
+        time_ = t.view(-1, 1, 1, 1, 1)
+        coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
+        state = ((1 - time_) * x0 + time_ * noise, t, [""] * len(x0), coefficients)
+        with torch.autocast(x0.device.type, torch.bfloat16):
+            with torch.no_grad():
+                wanted = predict(before, *state).float()
+            return (predict(networks, *state).float() - wanted).square().mean()
 
     @torch.no_grad()
-    def held_out(encoder: nn.Module) -> float:
+    def held_out() -> dict[str, float]:
+        """Losses on held-out captions before and now, and the change for the empty one."""
         held = corpus.held_out()
-        return sum(float(loss_of(encoder, held, 999, index)) for index in range(16)) / 16
+        numbers = range(16)
+        return {
+            "loss_before": sum(float(caption_loss(held, 999, i, before)) for i in numbers) / len(numbers),
+            "loss": sum(float(caption_loss(held, 999, i, networks)) for i in numbers) / len(numbers),
+            "empty_change": sum(float(empty_change(held, 998, i)) for i in numbers) / len(numbers),
+        }
 
     started = last_saved = time.monotonic()
     while step < n_steps and time.monotonic() - started < stop_after_s:
-        loss = loss_of(text, corpus, recipe.seed + 71, step)
-        moved = (_empty(text) - empty_before).square().mean() / empty_before.square().mean()
-        (loss + _EMPTY_WEIGHT * moved).backward()
-        torch.nn.utils.clip_grad_norm_(text.parameters(), 1.0)
+        loss = caption_loss(corpus, recipe.seed + 71, step, networks)
+        loss.backward()
+        change = empty_change(corpus, recipe.seed + 73, step)
+        (_EMPTY_WEIGHT * change).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.param_groups[0]["lr"] = _LR * min(1.0, (step + 1) / 50, 1.5 * (n_steps - step) / n_steps)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
         with torch.no_grad():
-            weight = 1 - min(_AVERAGE, step / (step + 10))
-            torch._foreach_lerp_(list(average.parameters()), list(text.parameters()), weight)
+            torch._foreach_lerp_(average, parameters, 1 - min(_AVERAGE, step / (step + 10)))
         if step % 25 == 0:
-            figures = f"loss {loss.item():.4f} empty caption moved {moved.item():.1e}"
+            figures = f"loss {loss.item():.4f}, change without caption {change.item():.1e}"
             print(f"captions: step {step} {figures} {time.monotonic() - started:.0f}s", flush=True)
         if time.monotonic() - last_saved > save_every_s:
-            save()
+            save({})
             last_saved = time.monotonic()
-    figures = {"loss_before": held_out(before), "loss": held_out(average)}
+    last = [p.detach().clone() for p in parameters]
+    _set(parameters, average)
+    figures = held_out()
     print(json.dumps({"step": step, **figures}), flush=True)
-    save(**figures)
-    return average
-
-
-def _empty(text: nn.Module) -> Tensor:
-    """Embedding of the empty caption, [1, n, W]."""
-    ids, mask = (x.to(next(text.parameters()).device) for x in caption_tokens([""]))
-    return text(ids, attention_mask=mask).last_hidden_state[mask.bool()][None]
+    _set(parameters, last)
+    save(figures)
+    _set(parameters, average)
+    return networks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import textwrap
 from pathlib import Path
 
@@ -57,10 +58,11 @@ def _joint_text(joint: dict) -> str:
 
 def _captions_text(captions: dict) -> str:
     return (
-        f"At last the text encoder alone, {captions['steps']} steps at times N({caption_stage.LOGIT_MEAN}, "
-        f"{caption_stage.LOGIT_STD}²), captions completed by the colours of the picture, the embedding of the empty "
-        f"caption held. Held-out loss on such captions: {captions['loss_before']:.4f} before, {captions['loss']:.4f} "
-        "after."
+        f"At last text encoder and cross-attention, {captions['steps']} steps at times N({caption_stage.LOGIT_MEAN}, "
+        f"{caption_stage.LOGIT_STD}²), captions completed by the colours of the picture, predictions for the empty "
+        f"caption held. Held-out loss on such captions: {captions.get('loss_before', math.nan):.4f} before, "
+        f"{captions.get('loss', math.nan):.4f} after; mean squared change of the network's output without caption "
+        f"{captions.get('empty_change', math.nan):.1e}."
     )
 
 

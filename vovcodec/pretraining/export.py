@@ -20,7 +20,8 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     The block transform keeps float32, since its bases must stay orthonormal; networks are stored in bfloat16.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-    from vovcodec.pretraining.captioning import averaged_text_encoder
+    from vovcodec.backbone.pocket.detail import CompletedTransformer
+    from vovcodec.pretraining.captioning import load_captions
     from vovcodec.pretraining.card import model_card
     from vovcodec.pretraining.joint import averaged_joint_networks, steps_of
     from vovcodec.pretraining.transformer import averaged_networks
@@ -29,7 +30,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     channels = autoencoder.config.latent_channels
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
-    text, captions = averaged_text_encoder(run_dir, text, steps_of(joint))
+    captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_of(joint))
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
