@@ -138,7 +138,7 @@ def test_each_rate_flag(codec, clip, flags, expected):
 
 
 def test_every_decode_flag_reaches_its_option(codec, clip):
-    flags = "--steps 8 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
+    flags = "--steps 8 --guidance 1 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
     flags += " --limit frames=500 --limit memory=8G --limit hours=0.5"
     assert run(["decode", "in.mp4", "-o", "out.y4m", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.y4m"))
@@ -173,14 +173,15 @@ def test_every_edit_flag_reaches_its_option(codec, clip, capsys):
     Path("b.vov").write_bytes(b"not read by these tests")
     flags = (
         "--replace dog=panda --replace a=b=c --merge b.vov:-0.5 --strength -1.5 --keep-structure 0.25 --size 208x112 "
-        "--frames 17 --fps 29.97 --steps 4 --container y4m --force --device cpu --threads 2 -y --limit memory=2G"
+        "--frames 17 --fps 29.97 --steps 4 --guidance 3.5 --container y4m --force --device cpu --threads 2 -y "
+        "--limit memory=2G"
     )
     assert run(["edit", "in.mp4", "-o", "out.mkv", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.mkv"))
     assert codec.calls[0][2] == EditOptions(
         replacements=(("dog", "panda"), ("a", "b=c")), merge=Path("b.vov"), merge_weight=-0.5, strength=-1.5,
-        keep_structure=0.25, size=(208, 112), n_frames=17, frame_rate=Fraction(2997, 100), steps=4, container="y4m",
-        force=True, device="cpu", threads=2, overwrite=True, limits=DecodeLimits(memory=2 * 10**9),
+        keep_structure=0.25, size=(208, 112), n_frames=17, frame_rate=Fraction(2997, 100), steps=4, guidance=3.5,
+        container="y4m", force=True, device="cpu", threads=2, overwrite=True, limits=DecodeLimits(memory=2 * 10**9),
     )  # fmt: skip
     assert "0.75, 0.5" in capsys.readouterr().out
     assert run(["edit", "in.mp4", "-o", "out.vov", "--caption", "@words.txt", "--merge", "b.vov"]) == 0

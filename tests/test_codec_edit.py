@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -442,3 +443,34 @@ def test_editing_a_file_needs_no_torch(home, tmp_path):
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120)
     assert done.stderr.splitlines()[-1] == "[0, False]"
     assert "2" in done.stdout and strengths(read_vov(tmp_path / "out.vov")) == [[1.0, 0.5]] * 2
+
+
+def test_guidance_exaggerates_the_caption_at_twice_the_evaluations(home, tmp_path, model):
+    """v(empty) + g·(v(caption) − v(empty)): 1 is the plain picture, and what it changes grows with g."""
+    shown = {}
+    for guidance in (1.0, 0.0, 5.0, 50.0):
+        path = tmp_path / f"{guidance}.y4m"
+        options = EditOptions(device="cpu", caption="a dog", keep_structure=0.5, guidance=guidance)
+        report = edit(home / "steered.vov", path, options)
+        n_plain = shown.setdefault("n", report.n_network_evaluations)
+        assert report.n_network_evaluations == (n_plain if guidance == 1 else 2 * n_plain)
+        shown[guidance] = frames_of(path).astype(float)
+    distance = [np.abs(shown[g] - shown[1.0]).mean() for g in (5.0, 50.0)]
+    assert 0 < distance[0] < distance[1]
+    empty = EditOptions(device="cpu", caption="none", keep_structure=0.5)
+    edit(home / "steered.vov", tmp_path / "empty.y4m", empty)
+    assert np.abs(frames_of(tmp_path / "empty.y4m") - shown[0.0]).max() <= 1
+    with pytest.raises(UsageError, match="guidance and container go with"):
+        edit(home / "steered.vov", tmp_path / "x.vov", EditOptions(caption="a dog", guidance=3))
+
+
+def test_guidance_without_a_caption_says_so(home, tmp_path):
+    edit(home / "steered.vov", tmp_path / "bare.vov", EditOptions(caption="none", keep_structure=1.0))
+    notes = Notes()
+    report = decode(tmp_path / "bare.vov", tmp_path / "out.y4m", DecodeOptions(device="cpu", guidance=4), notes)
+    plain = decode(tmp_path / "bare.vov", tmp_path / "plain.y4m", DecodeOptions(device="cpu"), SilentListener())
+    assert any("no caption" in note for note in notes.lines)
+    assert report.n_network_evaluations == plain.n_network_evaluations
+    for wrong in ({"guidance": -1.0}, {"guidance": math.nan}, {"guidance": 2.0, "verify": True}):
+        with pytest.raises(UsageError, match="guidance"):
+            DecodeOptions(**wrong)

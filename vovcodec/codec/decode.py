@@ -87,10 +87,13 @@ def decode_stream(
     if options.steps and options.steps < longest:
         listener.note(f"a preview: {options.steps} of {longest} steps, which shows less than the file holds")
     n_steps = sum(min(options.steps or longest, header.sampler.steps_of(segment)) for segment in segments)
+    guided = {s.index for s in segments if options.guidance != 1.0 and stream.caption_of(s)}
+    if options.guidance != 1.0 and not guided:
+        listener.note("the file has no caption, so guidance changes nothing")
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
-        decode_cost(header, segments, steps=options.steps),
+        decode_cost(header, segments, steps=options.steps, is_guided=bool(guided)),
         options.limits,
         device=devices[0],
         n_workers=len(devices),
@@ -156,7 +159,9 @@ def decode_stream(
         size=(width, height),
         frame_rate=rate,
         decode_s=time.monotonic() - started,
-        n_network_evaluations=sum(n_evaluations_of(header, segment, options.steps) for segment in segments),
+        n_network_evaluations=sum(
+            n_evaluations_of(header, segment, options.steps, is_guided=segment.index in guided) for segment in segments
+        ),
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
         drift_db=min(drifts) if drifts else None,
@@ -180,13 +185,13 @@ def _decoded(
         backbone = load_matching_backbone(
             header, device=devices[0], force=options.force, path=options.model, backbones=backbones
         )
-        decode_one = segment_decoder(backbone, header, options.steps, options.verify)
+        decode_one = segment_decoder(backbone, header, options.steps, options.verify, options.guidance)
         listener.stage("decoding", n_steps)
         for task in tasks:
             yield decode_one(task, listener)
         return
     threads = threads_per_worker(devices, options.threads)
-    arguments = (header, options.model, options.force, options.steps, options.verify, threads)
+    arguments = (header, options.model, options.force, options.steps, options.verify, options.guidance, threads)
     listener.stage("decoding segments", len(tasks))
     with DevicePool(devices, make_segment_decoder, arguments, listener) as pool:
         yield from pool.map(tasks, lambda number, result: listener.advance())

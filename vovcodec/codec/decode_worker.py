@@ -22,11 +22,12 @@ DecodedSegment = tuple[np.ndarray, float | None] | FormatError
 told; or what is wrong with it."""
 
 
-def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None, verify: bool) -> Tool:
+def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None, verify: bool, guidance: float) -> Tool:
     """A `pool.Tool` that turns (segment, caption) into a `DecodedSegment`.
 
     Args:
         steps: at most so many steps of the sampler. verify: compare with the segment's check.
+        guidance: as in `regenerate_latents`.
     """
     adapters = Adapters(backbone)
 
@@ -41,6 +42,7 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None,
                 adapters,
                 n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
                 n_steps=steps,
+                guidance=guidance,
                 on_step=lambda t, x_t, clean: listener.advance(),
             )
         except FormatError as error:  # its checksum is right: a faulty writer made it
@@ -52,12 +54,19 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, steps: int | None,
 
 
 def make_segment_decoder(
-    device: str, header: StreamHeader, model: Path | None, force: bool, steps: int | None, verify: bool, threads: int
+    device: str,
+    header: StreamHeader,
+    model: Path | None,
+    force: bool,
+    steps: int | None,
+    verify: bool,
+    guidance: float,
+    threads: int,
 ) -> Tool:
     """`segment_decoder` with a model of its own on `device`, for a worker process; threads: of the processor."""
     torch.set_num_threads(threads)
     decode_one = segment_decoder(
-        load_matching_backbone(header, device=device, force=force, path=model), header, steps, verify
+        load_matching_backbone(header, device=device, force=force, path=model), header, steps, verify, guidance
     )
 
     def decode_for_parent(task: tuple[Segment, str], listener: ProgressListener) -> DecodedSegment:

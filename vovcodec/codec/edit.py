@@ -47,8 +47,8 @@ def edit(
     listener = listener or SilentListener()
     to_vov = makes_vov(target, options.container)
     if to_vov:
-        if options.steps or options.container:
-            raise UsageError("steps and container go with a video or an image as output")
+        if options.steps or options.container or options.guidance != 1.0:
+            raise UsageError("steps, guidance and container go with a video or an image as output")
         require_writable(target, overwrite=options.overwrite)
     stream = edited(_read(source, options), options, listener)
     if to_vov:
@@ -57,6 +57,7 @@ def edit(
 
     rendering = DecodeOptions(
         steps=options.steps,
+        guidance=options.guidance,
         model=options.model,
         device=options.device,
         force=options.force,

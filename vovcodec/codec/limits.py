@@ -68,8 +68,13 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
             raise LimitExceeded(f"{name}: the file has {value:,}, the limit is {most:,}; {allow}")
 
 
-def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None) -> DecodeCost:
-    """Of decoding these segments at the source size, at most `steps` steps each (None: all)."""
+def decode_cost(
+    header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None, is_guided: bool = False
+) -> DecodeCost:
+    """Of decoding these segments at the source size, at most `steps` steps each (None: all).
+
+    is_guided: as in `measure.n_evaluations_of`.
+    """
     alike: dict[int, list[Segment]] = {}
     for segment in segments:
         alike.setdefault(segment.n_frames, []).append(segment)
@@ -78,7 +83,7 @@ def decode_cost(header: StreamHeader, segments: Sequence[Segment], *, steps: int
     # Where token phases are averaged, the largest is taken for all.
     margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
-        n_evaluations = sum(n_evaluations_of(header, segment, steps) for segment in group)
+        n_evaluations = sum(n_evaluations_of(header, segment, steps, is_guided=is_guided) for segment in group)
         n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,

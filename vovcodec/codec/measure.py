@@ -18,10 +18,17 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kilobytes elsewhere
 
 
-def n_evaluations_of(header: StreamHeader, segment: Segment, steps: int | None = None) -> int:
-    """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler."""
+def n_evaluations_of(
+    header: StreamHeader, segment: Segment, steps: int | None = None, *, is_guided: bool = False
+) -> int:
+    """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler.
+
+    is_guided: by its caption (`DecodeOptions.guidance`), which takes every one twice.
+    """
     n_steps = header.sampler.steps_of(segment)
-    return evaluations_of_steps(header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1)
+    return (1 + is_guided) * evaluations_of_steps(
+        header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1
+    )
 
 
 def section_sizes(stream: VovFile) -> dict[str, int]:

@@ -33,6 +33,7 @@ Approve = Callable[[str], bool]
 
 _SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
 _RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
+_MOST_GUIDANCE = 100
 _OPUS_BIT_RATES = (6_000, 510_000)
 
 
@@ -48,6 +49,11 @@ def _check_not_negative(options: object, *names: str) -> None:
         value = getattr(options, name)
         if value is not None and value < 0:
             raise UsageError(f"{name} must not be negative, not {value}")
+
+
+def _check_guidance(guidance: float) -> None:
+    if not 0 <= guidance <= _MOST_GUIDANCE:
+        raise UsageError(f"guidance must be 0 to {_MOST_GUIDANCE}, not {guidance:g}")
 
 
 def _check_size(size: object) -> None:
@@ -211,6 +217,7 @@ class DecodeOptions:
     device: `auto`, `cpu`, `cuda`, `cuda:0,1`; several decode different segments at a time.
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
     strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
+    guidance: by how much to exaggerate the caption, for edited ones; 1 = the picture that the file holds.
     limits: what the file may have and take. approve: asked before more memory or time than that is spent; None = the
         file is then refused.
 
@@ -229,6 +236,7 @@ class DecodeOptions:
     threads: int | None = None
     container: str | None = None
     strict: bool = False
+    guidance: float = 1.0
     limits: DecodeLimits = DecodeLimits()
     approve: Approve | None = field(default=None, compare=False)
 
@@ -236,6 +244,11 @@ class DecodeOptions:
         _check_positive(self, "steps", "duration_s", "threads")
         _check_not_negative(self, "start_s")
         _check_size(self.size)
+        _check_guidance(self.guidance)
+        if self.guidance != 1.0 and self.verify:
+            raise UsageError(
+                "with guidance the picture is another one than the encoder saw: there is nothing to verify"
+            )
 
 
 @dataclass(frozen=True)
@@ -314,8 +327,8 @@ class EditOptions:
     n_frames, frame_rate: new number of frames and frames per second.
     keep_structure: part of the steered steps that is kept, 0 to 1; None = all where they still apply to what is shown,
         none after an edit of caption, vectors or size.
-    steps, model, force, container, device, approve: as in `DecodeOptions`, for media. limits: of what is read, and of
-        what is rendered.
+    steps, guidance, model, force, container, device, approve: as in `DecodeOptions`, for media. limits: of what is
+        read, and of what is rendered.
 
     Raises UsageError for values that can never make sense, and where nothing is to be changed.
     """
@@ -336,12 +349,14 @@ class EditOptions:
     overwrite: bool = False
     threads: int | None = None
     container: str | None = None
+    guidance: float = 1.0
     limits: DecodeLimits = DecodeLimits()
     approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         _check_positive(self, "n_frames", "frame_rate", "steps", "threads")
         _check_size(self.size)
+        _check_guidance(self.guidance)
         if self.caption is not None and self.replacements:
             raise UsageError("caption and replace exclude each other: the caption is new")
         if any(not old for old, _ in self.replacements):

@@ -74,16 +74,28 @@ def make_adapter(backbone: Backbone, adaptation: Adaptation) -> LowRankAdapter:
 
 
 class _SamplerVelocity:
-    """v(x_t, t) of a backbone with a caption, as the sampler takes it; `last`: see `sampler.Velocity`."""
+    """v(x_t, t) of a backbone with a caption, as the sampler takes it; `last`: see `sampler.Velocity`.
 
-    def __init__(self, backbone: Backbone, condition: Tensor) -> None:
-        self._backbone, self._condition = backbone, condition
+    With a guidance g other than 1 it is v(empty) + g·(v(caption) − v(empty)) (Ho and Salimans 2022).
+    """
+
+    def __init__(self, backbone: Backbone, caption: str, guidance: float) -> None:
+        self._backbone, self._guidance = backbone, guidance
+        self._condition = backbone.embed_caption(caption)
+        self._empty = backbone.embed_caption("") if guidance != 1.0 and caption else None
 
     def __call__(self, x_t: Tensor, t: float) -> Tensor:
-        return self._backbone.sampler_velocity(x_t, t, self._condition, last=False)
+        return self._guided(x_t, t, last=False)
 
     def last(self, x_t: Tensor, t: float) -> Tensor:
-        return self._backbone.sampler_velocity(x_t, t, self._condition, last=True)
+        return self._guided(x_t, t, last=True)
+
+    def _guided(self, x_t: Tensor, t: float, *, last: bool) -> Tensor:
+        velocity = self._backbone.sampler_velocity(x_t, t, self._condition, last=last)
+        if self._empty is None:
+            return velocity
+        empty = self._backbone.sampler_velocity(x_t, t, self._empty, last=last)
+        return empty + self._guidance * (velocity - empty)
 
 
 @contextmanager
@@ -94,17 +106,20 @@ def adapted_velocity(
     theta: np.ndarray | Tensor | None,
     *,
     for_fitting: bool = False,
+    guidance: float = 1.0,
 ) -> Iterator[Velocity]:
     """v(x_t, t) with a caption and, where there is one, a vector θ.
 
-    for_fitting: one network evaluation each, whatever the sampler takes.
+    for_fitting: one network evaluation each, whatever the sampler takes. guidance: see `_SamplerVelocity`.
     """
-    condition = backbone.embed_caption(caption)
+    if for_fitting:
+        condition = backbone.embed_caption(caption)
 
-    def plain(x_t: Tensor, t: float) -> Tensor:
-        return backbone.velocity(x_t, t, condition)
+        def velocity(x_t: Tensor, t: float) -> Tensor:
+            return backbone.velocity(x_t, t, condition)
 
-    velocity = plain if for_fitting else _SamplerVelocity(backbone, condition)
+    else:
+        velocity = _SamplerVelocity(backbone, caption, guidance)
     if adapter is None:
         yield velocity
         return
@@ -128,7 +143,9 @@ class Adapters:
         self._made: dict[int, tuple[Adaptation, LowRankAdapter]] = {}
 
     @contextmanager
-    def velocity(self, header: StreamHeader, segment: Segment, caption: str) -> Iterator[Velocity]:
+    def velocity(
+        self, header: StreamHeader, segment: Segment, caption: str, *, guidance: float = 1.0
+    ) -> Iterator[Velocity]:
         """v(x_t, t) with a caption and all updates of a segment, ΔW = Σ strength_j·ΔW(θ̂_j) (FORMAT.md, "Projection").
 
         Raises FormatError for symbols that cannot be decoded.
@@ -138,7 +155,7 @@ class Adapters:
                 adapter = self._adapter(number, update.adaptation)
                 stack.enter_context(adapter.attached())
                 adapter.materialize(torch.from_numpy(theta_of(update)).to(self._backbone.device))
-            yield stack.enter_context(adapted_velocity(self._backbone, caption, None, None))
+            yield stack.enter_context(adapted_velocity(self._backbone, caption, None, None, guidance=guidance))
 
     def _adapter(self, number: int, adaptation: Adaptation) -> LowRankAdapter:
         """That of a segment's vector `number`: two vectors need two sets of factors at the same time.
@@ -184,6 +201,7 @@ def regenerate_latents(
     *,
     n_coded_frames: int,
     n_steps: int | None = None,
+    guidance: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Latents of one segment, from the file and the model alone.
@@ -192,11 +210,12 @@ def regenerate_latents(
         adapters: of the stream.
         n_coded_frames: 4n+1 frames to generate.
         n_steps: stop after so many steps and return the estimate x̂₀ reached (a preview).
+        guidance: by how much to exaggerate the caption; 1 = as the file was made.
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
     atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
-    with adapters.velocity(header, segment, caption) as velocity:
+    with adapters.velocity(header, segment, caption, guidance=guidance) as velocity:
         if header.sampler.schedule == "snr":
             return follow(
                 velocity,
