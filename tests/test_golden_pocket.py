@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "32b7b77e116fa715995a23ca65eefdffa6714ecf1b859cc6f0c7bc19dbc46837"),
-        (EDITED, "a19bff46bce26cd0cf000510884a76b2a8c743fd839836c869b7cd735ef576b8"),
+        (GOLDEN, "45fd3e44dda192e57966269bd4d8678b114cd545167cac85aa9dc198f8044c09"),
+        (EDITED, "f73823e546002a9a9b1389f977395722eba64a230ace240e0d1379f9f34e6102"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
