@@ -138,7 +138,7 @@ def test_each_rate_flag(codec, clip, flags, expected):
 
 
 def test_every_decode_flag_reaches_its_option(codec, clip):
-    flags = "--steps 8 --guidance 1 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
+    flags = "--steps 8 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
     flags += " --limit frames=500 --limit memory=8G --limit hours=0.5"
     assert run(["decode", "in.mp4", "-o", "out.y4m", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.y4m"))
@@ -154,6 +154,11 @@ def test_every_decode_flag_reaches_its_option(codec, clip):
         container="y4m",
         limits=DecodeLimits(frames=500, memory=8 * 10**9, hours=0.5),
     )
+
+
+def test_guidance_reaches_decode(codec, clip):
+    assert run(["decode", "in.mp4", "-o", "out.y4m", "--guidance", "3"]) == 0
+    assert codec.calls[0][2].guidance == 3.0
 
 
 def test_scale_passes_the_original(codec, clip):

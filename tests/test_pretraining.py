@@ -188,10 +188,13 @@ def test_colours_are_named_by_their_share_of_the_picture():
     for caption, expected in [
         ("a photo of goldfish", "a photo of blue goldfish"),
         ("an apple rolling", "a blue apple rolling"),
+        ("A dog", "a blue dog"),
+        ("a photo of a dog", "a photo of a blue dog"),
         ("hands", "blue hands"),
-        ("", "a photo of something blue"),
+        ("", "blue picture"),
     ]:
         assert with_colours(caption, "blue") == expected and with_colours(caption, "") == caption
+    assert with_colours("a dog", "orange and blue") == "an orange and blue dog"
 
 
 def test_the_basis_is_orthonormal_and_ordered(autoencoder, corpus):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vovcodec.errors import MediaError, OutputExistsError, UsageError
 
-__all__ = ["ask", "check_source", "check_target", "existing_outputs", "is_pipe"]
+__all__ = ["ask", "ask_to_go_on", "check_source", "check_target", "existing_outputs", "is_pipe"]
 
 
 def is_pipe(name: str | Path) -> bool:

@@ -93,7 +93,7 @@ def decode_stream(
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
-        decode_cost(header, segments, steps=options.steps, is_guided=bool(guided)),
+        decode_cost(header, segments, steps=options.steps, guided=guided),
         options.limits,
         device=devices[0],
         n_workers=len(devices),

@@ -36,5 +36,5 @@ def kept_segment(state: StateFolder, index: int, first_frame: int) -> FinishedSe
         figures = json.loads(line)
         segment = replace(parse(rest).segments[0], index=index, first_frame=first_frame)
         return segment, float(figures["psnr_db"]), float(figures["ssim"]), int(figures["n_evaluations"])
-    except (VovError, ValueError, KeyError):
+    except (VovError, ValueError, KeyError, TypeError):
         return None

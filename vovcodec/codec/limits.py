@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
-from vovcodec.backbone.geometry import TOKEN_MARGIN_PX
+from vovcodec.backbone.geometry import TOKEN_MARGIN_PX, evaluations_of_steps
 from vovcodec.codec.measure import n_evaluations_of
 from vovcodec.codec.options import Approve, DecodeLimits
 from vovcodec.container import Segment, StreamHeader, VovFile
 from vovcodec.container.errors import LimitExceeded
 
-__all__ = ["DecodeCost", "decode_cost", "require_affordable", "require_within"]
+__all__ = ["DecodeCost", "decode_cost", "require_affordable", "require_within", "steering_cost"]
 
 # Resizing and encoding a frame of the output: float rows, planes, the encoder's references.
 _PER_OUTPUT_VALUE = 8
@@ -69,11 +69,11 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 
 
 def decode_cost(
-    header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None, is_guided: bool = False
+    header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None, guided: Collection[int] = ()
 ) -> DecodeCost:
     """Of decoding these segments at the source size, at most `steps` steps each (None: all).
 
-    is_guided: as in `measure.n_evaluations_of`.
+    guided: indices of those that are guided by a caption (`measure.n_evaluations_of`).
     """
     alike: dict[int, list[Segment]] = {}
     for segment in segments:
@@ -83,7 +83,7 @@ def decode_cost(
     # Where token phases are averaged, the largest is taken for all.
     margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
-        n_evaluations = sum(n_evaluations_of(header, segment, steps, is_guided=is_guided) for segment in group)
+        n_evaluations = sum(n_evaluations_of(header, s, steps, is_guided=s.index in guided) for s in group)
         n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,
@@ -106,6 +106,14 @@ def decode_cost(
     return DecodeCost(n_total, model, work, flop)
 
 
+def steering_cost(header: StreamHeader, segments: Sequence[Segment], n_steps: int) -> DecodeCost:
+    """Of steering these segments anew, `n_steps` steps of the sampler each; memory as for decoding them."""
+    cost = decode_cost(header, segments)
+    n_evaluations = sum(evaluations_of_steps(header.backbone_id, n_steps, s.n_frames > 1) for s in segments)
+    flop = None if cost.flop is None else cost.flop * n_evaluations / cost.n_evaluations
+    return replace(cost, n_evaluations=n_evaluations, flop=flop)
+
+
 def _vector_lengths(header: StreamHeader, segment: Segment) -> list[int]:
     """Entries of each vector of a segment, merged ones included."""
     return [update.adaptation.vector_length for update in segment.updates(header.adaptation)]
@@ -120,13 +128,14 @@ def require_affordable(
     n_workers: int = 1,
     n_threads: int | None = None,
     approve: Approve | None = None,
+    doing: str = "decoding",
 ) -> None:
     """`LimitExceeded` when `cost` is above the limits for memory or hours and nobody approves of it.
 
     free_bytes: on the device; None = unknown. Where no limit for memory is set, the work alone must fit there: the
     model is the user's own choice, may lie here in a smaller form, and explains itself when it does not fit.
     n_workers: equal ones that share the work; memory and n_threads are those of each. n_threads: None = all.
-    approve: asked with one line; None = nobody can be asked.
+    approve: asked with one line; None = nobody can be asked. doing: with the file, in that line.
     """
     hours = cost.hours(device, n_threads or os.cpu_count() or 1)
     if hours is not None:
@@ -141,8 +150,8 @@ def require_affordable(
         allow = f"hours={math.ceil(hours)}"
     else:
         return
-    if approve is None or not approve(f"decoding this file takes {what}"):
-        raise LimitExceeded(f"decoding this file takes {what}; --limit {allow} allows it")
+    if approve is None or not approve(f"{doing} this file takes {what}"):
+        raise LimitExceeded(f"{doing} this file takes {what}; --limit {allow} allows it")
 
 
 def _gib(size_bytes: int) -> str:

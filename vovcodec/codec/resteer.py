@@ -33,7 +33,7 @@ from vovcodec.codec.injection import (
     score_weights,
     warn_of_few_steps,
 )
-from vovcodec.codec.limits import decode_cost, require_affordable
+from vovcodec.codec.limits import require_affordable, steering_cost
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
 from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone
@@ -43,8 +43,8 @@ from vovcodec.errors import MediaError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener
-from vovcodec.sampling.schedule import shift_to_q8
-from vovcodec.sampling.steering import SteeringPlan
+from vovcodec.sampling.schedule import full_grid_injections, shift_to_q8
+from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 
 __all__ = ["preset_of_header", "read_reference", "resteer"]
 
@@ -59,25 +59,34 @@ def resteer(
     """The stream with new steering in every segment, its quality and the network evaluations spent.
 
     Raises UsageError (too few bytes), MediaError (the reference does not fit the file), ModelError, FormatError, and
-    LimitExceeded when even decoding the file takes more than `options.limits` allow.
+    LimitExceeded when it could take more than `options.limits` allow.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
     header = stream.header
     device = pick_device(require_one_device(options.device, "scale"))
+    preset = preset_of_header(header)
     require_affordable(
-        decode_cost(header, stream.segments),
+        steering_cost(header, stream.segments, _most_steps(header, preset, options)),
         options.limits,
         device=device,
         free_bytes=free_memory_bytes(device),
         n_threads=options.threads,
         approve=options.approve,
+        doing="steering",
     )
-    preset = preset_of_header(header)
     with FrameSpool(header.coded_width, header.coded_height) as spool:
         read_reference(reference, header, spool, listener)
         backbone = load_matching_backbone(header, device=device, force=options.force, path=options.model)
         return _Job(stream, preset, backbone, spool, options, listener).run()
+
+
+def _most_steps(header: StreamHeader, preset: Preset, options: ScaleOptions) -> int:
+    """Steps of the sampler that new steering can take, however many bytes there are."""
+    if options.method == "importance":
+        return options.steps or _MOST_STEPS
+    grid = header.sampler if header.sampler.schedule == "snr" else plan_of_preset(preset)
+    return 1 + full_grid_injections(grid.snr_start_q, grid.snr_ratio_q, MAX_INJECTIONS)
 
 
 def preset_of_header(header: StreamHeader) -> Preset:

@@ -129,7 +129,7 @@ class _Fit:
         self.iteration = 0
         self.optimizer = self._make_optimizer(settings.stage1)
         self.generator = torch.Generator(theta.device)
-        self.guard = Guard(theta)
+        self.guard = None if settings.published else Guard(theta)
 
     def _make_optimizer(self, stage: StageSettings) -> torch.optim.Optimizer:
         groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
@@ -166,11 +166,11 @@ class _Fit:
         """
         settings, stage2 = self.settings, self.in_stage2
         stage, start = (settings.stage2, settings.stage1.steps) if stage2 else (settings.stage1, 0)
-        factor = 1.0
-        if not settings.published:
-            factor = self.guard.factor * _schedule(self.iteration - start, stage.steps)
+        factor = 1.0 if settings.published else _schedule(self.iteration - start, stage.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
+        if self.guard is not None:
+            self.optimizer.param_groups[0]["lr"] *= self.guard.factor  # θ's
         bits, miss = None, 0.0
         vector, ranks = self.theta, self.ranks
         if stage2:
@@ -203,9 +203,10 @@ class _Fit:
         loss.backward()
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         distortion = ranks.sum_gradients(parameters, share)
-        if not stage2 and not settings.published and self.guard.has_run_away(self.theta, distortion, objective.period):
+        guard = None if stage2 else self.guard
+        if guard is not None and guard.has_run_away(self.theta, distortion, objective.period):
             with torch.no_grad():
-                self.theta.copy_(self.guard.best)
+                self.theta.copy_(guard.best)
             self.optimizer = self._make_optimizer(stage)
             self.iteration += 1
             return distortion, bits
@@ -225,7 +226,7 @@ class _Fit:
         tensors = {"theta": self.theta, "log_delta": self.log_delta}
         for name, value in self.rate_model.state_dict().items():
             tensors[f"rate.{name}"] = value
-        kept, figures = self.guard.snapshot()
+        kept, figures = self.guard.snapshot() if self.guard else ({}, {})
         tensors |= {f"guard.{name}": value for name, value in kept.items()}
         for number, slot in self.optimizer.state_dict()["state"].items():
             for name, value in slot.items():
@@ -243,8 +244,9 @@ class _Fit:
             self.theta.copy_(tensors["theta"])
             self.log_delta.copy_(tensors["log_delta"])
         self.rate_model.load_state_dict({n[5:]: v for n, v in tensors.items() if n.startswith("rate.")})
-        kept = {n[6:]: v for n, v in tensors.items() if n.startswith("guard.")}
-        self.guard.restore(kept, {n[6:]: v for n, v in figures.items() if n.startswith("guard.")})
+        if self.guard is not None:
+            kept = {n[6:]: v for n, v in tensors.items() if n.startswith("guard.")}
+            self.guard.restore(kept, {n[6:]: v for n, v in figures.items() if n.startswith("guard.")})
         self.iteration, self.log_lambda = int(figures["iteration"]), float(figures["log_lambda"])
         if self.iteration == self.settings.stage1.steps:
             return  # stage 2 begins with a new optimiser

@@ -45,11 +45,16 @@ def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     path = run_dir / "captions.pt"
     if not path.is_file():
         return {}
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["start"] != start:
-        raise UsageError(f"{path} started from other weights than {run_dir} holds now; delete it to train anew")
+    state = _read(path, start, "cpu")
     _set(_trained(networks), state["average"])
     return {"steps": state["step"], **state["figures"]}
+
+
+def _read(path: Path, start: list[int], device: str) -> dict:
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["start"] != start:
+        raise UsageError(f"{path} started from other weights than its folder holds now; delete it to train anew")
+    return state
 
 
 def _trained(networks: Networks) -> list[nn.Parameter]:
@@ -89,8 +94,7 @@ def train_captions(
     optimizer = torch.optim.AdamW(parameters, lr=_LR, betas=(0.9, 0.98), weight_decay=0.0)
     path, step = run_dir / "captions.pt", 0
     if path.exists():
-        load_captions(run_dir, networks, start)
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = _read(path, start, device)
         _set(parameters, state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, step = state["average"], state["step"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 import torch.nn.functional as F
 
@@ -41,7 +43,7 @@ def colour_words(frame: torch.Tensor) -> str:
     named = [list(_ANCHORS)[i] for i in by_share if shares[i] >= least[i]][:2]
     mean = float(frame.mean())
     tone = "dark " if mean < _DARK else "bright " if mean > _BRIGHT else ""
-    return tone + " and ".join(named) if named or not tone else tone.strip()
+    return (tone + " and ".join(named)).strip()
 
 
 def _opponent(rgb: torch.Tensor) -> torch.Tensor:
@@ -51,10 +53,10 @@ def _opponent(rgb: torch.Tensor) -> torch.Tensor:
 
 
 def with_colours(caption: str, words: str) -> str:
-    """The caption of a picture with its colours before the subject: a photo of WORDS goldfish."""
+    """The caption of a picture with its colours before the subject: a photo of WORDS goldfish, a WORDS dog."""
     if not words:
         return caption
-    for article in ("a photo of ", "a ", "an "):
-        if caption.startswith(article):
-            return f"{'a photo of ' if article == 'a photo of ' else 'a '}{words} {caption[len(article) :]}"
-    return f"{words} {caption}" if caption else f"a photo of something {words}"
+    head, article, subject = re.fullmatch(r"(a photo of )?(an? )?(.*)", caption, re.IGNORECASE | re.DOTALL).groups("")
+    if article:
+        article = "an " if words[0] in "aeiou" else "a "
+    return f"{head}{article}{words} {subject or 'picture'}"

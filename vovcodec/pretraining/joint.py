@@ -56,8 +56,10 @@ def averaged_joint_networks(run_dir: Path, recipe: TransformerRecipe, latent_cha
     if not path.is_file():
         return networks, {"start": start}
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["start"] != start:
-        raise UsageError(f"{path} started from other weights than {run_dir} holds now; delete it to train anew")
+    if state.get("start") != start or any("times" not in row for row in state["log"]):
+        raise UsageError(
+            f"{path} started from other weights than {run_dir} holds now, or is an older version's: delete it"
+        )
     for module, saved in zip(networks, state["averages"], strict=True):
         module.load_state_dict(saved)
     return networks, {"start": start, "steps": state["step"], "log": state["log"]}

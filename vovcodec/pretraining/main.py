@@ -32,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--joint-times", type=float, nargs=2, metavar=("MEAN", "STD"), help="of logit(t) in that stage; may change, too"
     )
-    parser.add_argument("--caption-steps", type=int, default=600, help="optimiser steps of the text encoder alone")
+    parser.add_argument(
+        "--caption-steps", type=int, default=600, help="optimiser steps of text encoder and cross-attention"
+    )
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)

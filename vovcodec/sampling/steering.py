@@ -42,9 +42,9 @@ from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initi
 from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
 
-__all__ = ["SteeringPlan", "follow", "steer"]
+__all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
-_MAX_INJECTIONS = 200
+MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
 
 
@@ -208,7 +208,7 @@ def steer(
     finished = False
     while True:
         affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
-        finished = finished or affordable == 0 or len(counts) == _MAX_INJECTIONS
+        finished = finished or affordable == 0 or len(counts) == MAX_INJECTIONS
         clean = estimate(velocity, x_t, t, is_last=finished)
         if on_step is not None:
             on_step(t, x_t, clean)
