@@ -133,5 +133,6 @@ Linear. Held-out clips, PSNR of encode and decode: {ceiling:.2f} dB.
 ## Limits
 
 Trained on at most 33 frames and 208×128 pixels; larger pictures work but the prior was not made for them. Text,
-faces and fast motion are poor at low rates.
+faces and fast motion are poor at low rates. A caption moves brightness and colours, visibly with guidance; it draws
+nothing.
 """
