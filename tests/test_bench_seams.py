@@ -29,4 +29,7 @@ def test_seams_are_measured_where_segments_meet(tiny_preset, tmp_path, capsys):
     assert (row.item, row.frames, row.segments) == ("waves", 14, 2) and row.size_bytes <= 900
     assert row.seam_psnr_db != row.inside_psnr_db and row.seam_jump > 0 and row.inside_jump > 0
     assert "2 segments" in capsys.readouterr().out
-    assert seams.main(arguments) == 0 and len(read_rows(out, seams.SeamsRow)) == 1, "nothing is measured twice"
+    assert seams.main([*arguments, "--bytes", "900"]) == 0 and len(read_rows(out, seams.SeamsRow)) == 1, (
+        "nothing is measured twice"
+    )
+    assert seams.main([*arguments, "--bytes", "700"]) == 0 and len(read_rows(out, seams.SeamsRow)) == 2

@@ -27,9 +27,9 @@ import torch
 from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, read_item
 from vovcodec.bench.table import Table
+from vovcodec.codec.plans import adaptation_of_preset
 from vovcodec.codec.regenerate import adapted_velocity, make_adapter
 from vovcodec.codec.segment import coded_within
-from vovcodec.container import Adaptation
 from vovcodec.fitting.fit import FitSettings, StageSettings, entry_scale, fit_vector, initial_vector
 from vovcodec.fitting.objective import ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.metrics import psnr, ssim
@@ -94,14 +94,8 @@ class _Bench:
         """
         is_paper = recipe == "paper"
         settings = self.paper if is_paper else self.preset
-        adaptation = Adaptation(
-            projection_id=settings.adaptation.projection,
-            projection_seed=_SEED,
-            rank=settings.adaptation.rank,
-            targets=settings.adaptation.targets,
-            last_blocks=settings.adaptation.last_blocks or 0,
-            vector_length=self.options.vector_length,
-        )
+        vector = replace(settings.adaptation, vector_length=self.options.vector_length)
+        adaptation = adaptation_of_preset(replace(settings, adaptation=vector))
         adapter = make_adapter(self.backbone, adaptation)
         unit = 1.0 if is_paper else entry_scale(adapter)
         start = unit * initial_vector(_SEED, _SEGMENT, adapter.vector_length).to(self.backbone.device)

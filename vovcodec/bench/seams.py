@@ -3,8 +3,8 @@
     python -m vovcodec.bench.seams --media FOLDER --out FILE.tsv [--clips dog] [--bytes 4500] [--preset pocket]
         [--effort instant] [--frames 81] [--threads N]
 
-psnr: of the two frames at a seam, and of all others. jump: how much more the decoded picture changes from one frame to
-the next than the original does, root of the mean squared difference of the two changes, in grey values of 255.
+psnr: mean over the two frames at each seam, and over all others. jump: by how much the change from one frame to the
+next differs between the decoded clip and the original, root mean square, in grey values of 255.
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ __all__ = ["SeamsRow", "main"]
 
 @dataclass(frozen=True)
 class SeamsRow:
-    """One clip; see the module's docstring."""
+    """One clip; model: fingerprint of the weights. The measures are those of the module's docstring."""
 
+    model: str
+    effort: str
     item: str
     size: str
     frames: int
     segments: int
+    target_bytes: int
     size_bytes: int
     seam_psnr_db: float
     inside_psnr_db: float
@@ -44,14 +47,15 @@ class SeamsRow:
     inside_jump: float
 
 
-def measured(item: Item, preset: str, effort: str, size_bytes: int, threads: int | None) -> SeamsRow | None:
+def _measure(item: Item, preset: str, effort: str, target_bytes: int, threads: int | None) -> SeamsRow | None:
     """The row of a clip; None when it has one segment only."""
     with tempfile.TemporaryDirectory(prefix="vov-seams-") as folder:
         coded = Path(folder) / "coded.vov"
         report = encode_item(
-            item, coded, SilentListener(), preset=preset, effort=effort, target_bytes=size_bytes, threads=threads
+            item, coded, SilentListener(), preset=preset, effort=effort, target_bytes=target_bytes, threads=threads
         )
-        firsts = [segment.first_frame for segment in read_vov(coded).segments[1:]]
+        stream = read_vov(coded)
+        firsts = [segment.first_frame for segment in stream.segments[1:]]
         decoded = read_pictures(coded, SilentListener(), threads=threads).frames
     if not firsts:
         return None
@@ -63,10 +67,13 @@ def measured(item: Item, preset: str, effort: str, size_bytes: int, threads: int
         is_seam_frame[first - 1 : first + 1] = True
         is_seam_jump[first - 1] = True
     return SeamsRow(
+        stream.header.fingerprint.hex(),
+        effort,
         item.name,
         "{}x{}".format(*item.size),
         len(decoded),
         1 + len(firsts),
+        target_bytes,
         report.size_bytes,
         *(round(float(quality[where].mean()), 3) for where in (is_seam_frame, ~is_seam_frame)),
         *(round(float(jumps[where].mean()), 3) for where in (is_seam_jump, ~is_seam_jump)),
@@ -77,9 +84,10 @@ def _work(options: argparse.Namespace) -> int:
     table = Table(options.out, SeamsRow)
     for path in media_paths(options):
         item = read_item(path, options.preset, options.frames, None)
+        key = {"effort": options.effort, "frames": len(item.frames), "target_bytes": options.bytes}
         row = None
-        if not item.is_still and not table.having(item=item.name, frames=len(item.frames)):
-            row = measured(item, options.preset, options.effort, options.bytes, options.threads)
+        if not item.is_still and not table.having(item=item.name, **key):
+            row = _measure(item, options.preset, options.effort, options.bytes, options.threads)
         if row is not None:
             table.add(row)
             quality = f"PSNR {row.seam_psnr_db:.2f} dB at seams, {row.inside_psnr_db:.2f} inside"

@@ -38,7 +38,7 @@ _merge = arg.Parsed(arg.parse_merge, "OTHER.vov[:W]")
 @_picture("--fps", "frame_rate", type=arg.Parsed(arg.parse_frame_rate, "R"), help="New rate: 25, 30000/1001.")
 @_media("--container", metavar="FORMAT", help="The format where no ending tells: mp4, y4m, png.")
 @_media("--steps", type=click.IntRange(1), metavar="N", help="Stop after N sampler steps: a preview.")
-@_media("--guidance", type=float, default=1.0, metavar="G", help="Exaggerate the caption: 3 to 6; 1 does not.")
+@_media("--guidance", type=float, default=1.0, metavar="G", help="Exaggerate the caption: 3 to 8; 1 does not.")
 @_media("--model", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the base model.")
 @_media("--force", is_flag=True, help="Render although the base model differs.")
 @arg.limit_option

@@ -34,13 +34,13 @@ from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone
 from vovcodec.codec.options import EncodeOptions, EncodeReport
 from vovcodec.codec.output import require_writable
-from vovcodec.codec.plans import plan_of_preset, sampler_of_preset
+from vovcodec.codec.plans import adaptation_of_preset, plan_of_preset, sampler_of_preset
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
 from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VERSION, Adaptation, AudioTrack, Segment, StreamHeader, VovFile
+from vovcodec.container import VERSION, AudioTrack, Segment, StreamHeader, VovFile
 from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.fitting.ranks import Ranks, joined_ranks
@@ -249,7 +249,6 @@ class _Job:
         sound_bytes = sum(len(section.payload) for section in self.extras)
         if file_bytes is not None and self.file_bytes - sound_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
             self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
-        adaptation = preset.adaptation
         self.header = StreamHeader(
             source_width=info.width,
             source_height=info.height,
@@ -273,16 +272,7 @@ class _Job:
             fingerprint=backbone.fingerprint,
             preset_digest=preset_digest(preset),
             precision=backbone.precision,
-            adaptation=Adaptation(
-                projection_id=adaptation.projection,
-                projection_seed=preset.sampler.seed,
-                rank=adaptation.rank,
-                targets=adaptation.targets,
-                last_blocks=adaptation.last_blocks or 0,
-                vector_length=adaptation.vector_length,
-            )
-            if adaptation.vector_length
-            else None,
+            adaptation=adaptation_of_preset(preset),
             sampler=sampler_of_preset(preset, is_still=is_still),
         )
         # Whatever is kept, the first process keeps.

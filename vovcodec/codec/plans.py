@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
-from vovcodec.container import TRELLIS_MEMORY, CodedAtoms, Sampler, Segment, StreamHeader
+from vovcodec.container import TRELLIS_MEMORY, Adaptation, CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
 from vovcodec.sampling.importance import ImportancePlan
@@ -13,6 +13,7 @@ from vovcodec.sampling.schedule import ETA_UNIT, ratio_to_q, shift_to_q8, start_
 from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = [
+    "adaptation_of_preset",
     "coded_atoms",
     "frame_rate_of",
     "importance_plan",
@@ -86,6 +87,21 @@ def plan_of_preset(preset: Preset) -> SteeringPlan:
         codebook=steering.codebook,
         memory=steering.memory,
         active_channels=steering.active_channels,
+    )
+
+
+def adaptation_of_preset(preset: Preset) -> Adaptation | None:
+    """What a header says about vectors of these settings; None where they ask for none."""
+    chosen = preset.adaptation
+    if not chosen.vector_length:
+        return None
+    return Adaptation(
+        projection_id=chosen.projection,
+        projection_seed=preset.sampler.seed,
+        rank=chosen.rank,
+        targets=chosen.targets,
+        last_blocks=chosen.last_blocks or 0,
+        vector_length=chosen.vector_length,
     )
 
 

@@ -18,11 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
-from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, predict, prediction_loss
+from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, noisy_state, predict, prediction_loss
 
 __all__ = ["load_captions", "train_captions"]
 
@@ -135,13 +134,10 @@ def train_captions(
     def empty_change(source: Corpus, seed: int, index: int) -> Tensor:
         """Mean squared change of F for the empty caption."""
         batch, generator = drawn(source, seed, index, SHAPES)
-        x0 = autoencoder.encode(batch.frames.to(device))
-        t = draw_times(len(x0), *_EMPTY_TIMES, generator).to(device)
-        noise = torch.randn(x0.shape, generator=generator).to(device)
-        time_ = t.view(-1, 1, 1, 1, 1)
-        coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
-        state = ((1 - time_) * x0 + time_ * noise, t, [""] * len(x0), coefficients)
-        with torch.autocast(x0.device.type, torch.bfloat16):
+        t = draw_times(len(batch.frames), *_EMPTY_TIMES, generator).to(device)
+        _, x_t, coefficients = noisy_state(autoencoder, batch.frames.to(device), t, generator)
+        state = (x_t, t, [""] * len(t), coefficients)
+        with torch.autocast(x_t.device.type, torch.bfloat16):
             with torch.no_grad():
                 wanted = predict(before, *state).float()
             return (predict(networks, *state).float() - wanted).square().mean()

@@ -23,14 +23,14 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     from vovcodec.backbone.pocket.detail import CompletedTransformer
     from vovcodec.pretraining.captioning import load_captions
     from vovcodec.pretraining.card import model_card
-    from vovcodec.pretraining.joint import averaged_joint_networks, steps_of
+    from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
     channels = autoencoder.config.latent_channels
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
-    captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_of(joint))
+    captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_so_far(joint))
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")

@@ -30,7 +30,7 @@ from vovcodec.pretraining.transformer import (
     validation_loss,
 )
 
-__all__ = ["LOGIT_MEAN", "LOGIT_STD", "averaged_joint_networks", "steps_of", "train_joint"]
+__all__ = ["LOGIT_MEAN", "LOGIT_STD", "averaged_joint_networks", "steps_so_far", "train_joint"]
 
 LOGIT_MEAN, LOGIT_STD = 0.0, 1.5
 _LR_SCALE = 0.5  # of the transformer recipe's learning rates: the networks are trained already
@@ -65,7 +65,7 @@ def averaged_joint_networks(run_dir: Path, recipe: TransformerRecipe, latent_cha
     return networks, {"start": start, "steps": state["step"], "log": state["log"]}
 
 
-def steps_of(figures: dict) -> list[int]:
+def steps_so_far(figures: dict) -> list[int]:
     """Steps of all stages up to this one, from the figures of `averaged_joint_networks`."""
     return [*figures["start"], figures.get("steps", 0)]
 

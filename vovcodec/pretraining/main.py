@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.stage in ("all", "captions"):
         from vovcodec.backbone.pocket.detail import CompletedTransformer
         from vovcodec.pretraining.captioning import train_captions
-        from vovcodec.pretraining.joint import averaged_joint_networks, steps_of
+        from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
 
         autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
         (transformer, text, detail), figures = averaged_joint_networks(
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
             corpus,
             recipe,
             options.run,
-            steps_of(figures),
+            steps_so_far(figures),
             n_steps=options.caption_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,

@@ -33,6 +33,8 @@ __all__ = [
     "caption_tokens",
     "draw_times",
     "make_optimizers",
+    "noisy_state",
+    "predict",
     "prediction_loss",
     "train_transformer",
     "validation_loss",
@@ -139,6 +141,16 @@ def draw_times(n: int, logit_mean: float, logit_std: float, generator: torch.Gen
     return torch.sigmoid(logit_mean + logit_std * torch.special.ndtri(quantile.clamp(1e-4, 1 - 1e-4)))
 
 
+def noisy_state(
+    autoencoder: BlockTransformAutoencoder, frames: Tensor, t: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Preconditioning]:
+    """x₀ and x_t = (1 − t)·x₀ + t·ε, [B, C, T, h, w], of frames [B, 3, F, H, W] at times [B], and F's coefficients."""
+    x0 = autoencoder.encode(frames)
+    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
+    time_ = t.view(-1, 1, 1, 1, 1)
+    return x0, (1 - time_) * x0 + time_ * noise, precondition(t, autoencoder.channel_std(x0.shape[2]))
+
+
 def prediction_loss(
     transformer: nn.Module,
     text: nn.Module,
@@ -150,11 +162,7 @@ def prediction_loss(
     beta: float,
 ) -> Tensor:
     """The objective of the module's docstring for frames [B, 3, F, H, W] at times [B], with noise from `generator`."""
-    x0 = autoencoder.encode(frames)
-    noise = torch.randn(x0.shape, generator=generator).to(x0.device)
-    time_ = t.view(-1, 1, 1, 1, 1)
-    x_t = (1 - time_) * x0 + time_ * noise
-    coefficients = precondition(t, autoencoder.channel_std(x0.shape[2]))
+    x0, x_t, coefficients = noisy_state(autoencoder, frames, t, generator)
     target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
     prediction = predict((transformer, text), x_t, t, captions, coefficients)
     weight = coefficients.c_out.square() ** beta
