@@ -19,7 +19,7 @@ from vovcodec.fitting.objective import ReferenceObjective
 from vovcodec.fitting.ranks import ALONE, Ranks, joined_ranks
 from vovcodec.progress import SilentListener
 
-SETTINGS = FitSettings(StageSettings(8, 0.05), StageSettings(8, 0.03), lambda_=1e-2, warmup_steps=3, target_bits=90.0)
+SETTINGS = FitSettings(StageSettings(8, 0.05), StageSettings(8, 0.03), lambda_=1e-2, warmup_steps=3, target_bytes=14)
 BATCH = 5  # not a multiple of the number of processes
 
 

@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56")
-VERSION = (0, 4)
+VERSION = (0, 5)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
@@ -502,13 +502,13 @@ def audio(content: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def step_size(step_size_q: int) -> float:
-    """Section 16: 2^(-q / 2048), correctly rounded."""
+    """Section 16: 2^(12 - q / 2048), correctly rounded."""
     root, value = 2**127, 2**128
     for j in range(12):
         if step_size_q % 2048 & 2048 >> j and j:
             value = value * root >> 128
         root = math.isqrt(root * 2**128)
-    return math.ldexp(float(value), -128 - step_size_q // 2048)
+    return math.ldexp(float(value), 12 - 128 - step_size_q // 2048)
 
 
 def n_positions(atoms: dict[str, Any], channels: int, latent_frames: int, height: int, width: int) -> int:

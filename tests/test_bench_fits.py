@@ -88,11 +88,11 @@ def test_recipes_are_compared(common, capsys):
     arguments, out = common
     sizes = ["--vector-length", "64", "--budgets", "6", "--reference-budgets", "6", "--paper-budgets", "8"]
     arguments = [*arguments, *sizes, "--steps", "1,2", "--crop", "16"]
+    arguments += ["--recipes", "trajectory,float,on-policy,through-sampler"]
     assert objectives.main(arguments) == 0
     rows = read_rows(out, objectives.FitRow)
     assert [(row.recipe, row.steps) for row in rows] == [
-        ("trajectory", 1),
-        ("trajectory", 2),
+        *((recipe, steps) for recipe in ("trajectory", "float", "on-policy", "through-sampler") for steps in (1, 2)),
         *(("reference", steps) for steps in (1, 2, 50)),
         *(("paper", steps) for steps in (1, 2, 50)),
     ]
@@ -100,3 +100,6 @@ def test_recipes_are_compared(common, capsys):
     printed = capsys.readouterr().out
     assert "paper: " in printed and "ours, 2 steps: " in printed and "after 8 evaluations" in printed
     assert objectives.main(arguments) == 0 and read_rows(out, objectives.FitRow) == rows
+    floats = [row for row in rows if row.recipe == "float"]
+    assert [row.vector_bytes for row in floats] == [256, 256]
+    assert objectives.main([*arguments, "--recipes", "guess"]) == 2

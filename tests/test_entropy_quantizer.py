@@ -24,13 +24,13 @@ def test_every_fraction_is_correctly_rounded():
     for i, entry in enumerate(exp2_table()):
         assert abs(Decimal(entry) / (1 << 128) / exact - 1) < Decimal(2) ** -122
         # float(Fraction) rounds to nearest, ties to even; the 40-bit mantissas of the symbol model are rounded down.
-        assert step_size(i) == float(Fraction(exact)), i
+        assert step_size(i) == 4096 * float(Fraction(exact)), i
         assert entry >> 88 == int(exact * (1 << 40)), i
         exact *= ratio
 
 
 def test_whole_octaves_are_exact():
-    assert [step_size(2048 * i) for i in range(32)] == [2.0**-i for i in range(32)]
+    assert [step_size(2048 * i) for i in range(32)] == [2.0 ** (12 - i) for i in range(32)]
     assert step_size(2048 * 5 + 77) == step_size(77) / 32
 
 
@@ -47,7 +47,7 @@ def test_nearest_step_size_q_inverts_step_size(step_size_q):
 
 
 def test_step_sizes_out_of_range():
-    assert nearest_step_size_q(3.0) == 0 and nearest_step_size_q(1e-30) == 65535
+    assert nearest_step_size_q(5000.0) == 0 and nearest_step_size_q(1e-30) == 65535
     for q in (-1, 65536):
         with pytest.raises(ValueError):
             step_size(q)
@@ -58,9 +58,9 @@ def test_step_sizes_out_of_range():
 
 def test_quantize_rounds_half_to_even_and_clamps():
     vector = np.array([0.25, 0.75, -0.25, -0.75, 1.25, 1e9, -1e9, 0.0], dtype=np.float32)
-    symbols = quantize(vector, 2048)
+    symbols = quantize(vector, 13 * 2048)
     assert symbols.tolist() == [0, 2, 0, -2, 2, 128, -128, 0] and symbols.dtype == np.int32
-    assert quantize(vector, 2048, limit=1).tolist() == [0, 1, 0, -1, 1, 1, -1, 0]
+    assert quantize(vector, 13 * 2048, limit=1).tolist() == [0, 1, 0, -1, 1, 1, -1, 0]
     with pytest.raises(ValueError):
         quantize(np.array([0.0, np.nan]), 0)
 
@@ -77,7 +77,8 @@ def test_straight_through_matches_the_decoder_and_has_the_documented_gradients()
     theta = torch.tensor([0.26, 0.74, -0.9, 5.0, -5.0], requires_grad=True)
     delta = torch.tensor(0.5, requires_grad=True)
     rounded = round_straight_through(theta, delta, 3)
-    assert np.array_equal(rounded.detach().numpy(), dequantize(quantize(theta.detach().numpy(), 2048, limit=3), 2048))
+    half = 13 * 2048
+    assert np.array_equal(rounded.detach().numpy(), dequantize(quantize(theta.detach().numpy(), half, limit=3), half))
     rounded.sum().backward()
     assert theta.grad.tolist() == [1, 1, 1, 0, 0]
     expected = (1 - 0.52) + (1 - 1.48) + (-2 + 1.8) + 3 - 3

@@ -1,8 +1,8 @@
 """Real files made with the shipped weights: they must decode, here and in every later version.
 
-`v0.4-pocket.vov` was made with: vov encode coffee.png -o v0.4-pocket.vov --effort fast --bytes 300 --caption "a cup of
-coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.4-edited.vov` from it with: vov edit
-v0.4-pocket.vov --merge v0.4-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
+`v0.5-pocket.vov` was made with: vov encode coffee.png -o v0.5-pocket.vov --effort fast --bytes 300 --caption "a cup of
+coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.5-edited.vov` from it with: vov edit
+v0.5-pocket.vov --merge v0.5-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vovcodec.codec.plans import plan_of_segment
 from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.4-pocket.vov"
-EDITED = GOLDEN.with_name("v0.4-edited.vov")
+GOLDEN = Path(__file__).parent / "golden" / "v0.5-pocket.vov"
+EDITED = GOLDEN.with_name("v0.5-edited.vov")
 SHAPE = (1, 64, 1, 8, 12)
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "45fd3e44dda192e57966269bd4d8678b114cd545167cac85aa9dc198f8044c09"),
-        (EDITED, "f73823e546002a9a9b1389f977395722eba64a230ace240e0d1379f9f34e6102"),
+        (GOLDEN, "9e6273f87044092c80115af67b6338a16acf34e21b1786fa8e8b77764a29d62e"),
+        (EDITED, "1721d04a9cf233ccf426cee0336c3f03cacb937f1156faf38ca8d840cb288844"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -1,21 +1,25 @@
 """What a fitted vector is worth per network evaluation: the published recipe against fitting on the decoder's states.
 
     python -m vovcodec.bench.objectives --media FOLDER --out FILE.tsv [--clips kodim23] [--frames 9] [--crop 64]
-        [--vector-length 2048] [--vector-bytes N] [--budgets 32,64,…] [--reference-budgets 512]
-        [--paper-budgets 512,8000] [--lr 4e-2] [--steps 1,2,4,8] [--threads N]
+        [--vector-length 2048] [--vector-bytes N] [--budgets 32,64,…] [--recipes trajectory,float,…]
+        [--reference-budgets 512] [--paper-budgets 512,8000] [--lr 4e-2] [--steps 1,2,4,8] [--threads N]
 
-Same model, latents, vector length and, with --vector-bytes, same bytes; vectors alone, no steering. Three fits:
+Same model, latents, vector length and, with --vector-bytes, same bytes; vectors alone, no steering. The fits:
 
 - paper: arXiv 2603.07615 to the letter: fresh noise, uniform times, two stages, constant rates; decoded in 50 steps.
 - reference: its objective with our projection, start and learning rates; decoded in 50 steps.
 - trajectory: ours, on the states of a decoder that takes 1, 2, 4 or 8 steps.
+- float: the same with all evaluations in stage 1; its vector is not coded: what coding is to be compared with.
+- on-policy, through-sampler: other objectives in place of the trajectory's, see other_objectives.py. What the first
+  spends on tracing is not counted.
 
-Every row is one fit of so many network evaluations and the quality of its quantised, coded and decoded vector.
+Every row is one fit of so many network evaluations and the quality of its decoded vector.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -25,29 +29,32 @@ import numpy as np
 import torch
 
 from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
-from vovcodec.bench.points import Item, byte_counts, read_item
+from vovcodec.bench.other_objectives import OnPolicyObjective, SamplerObjective
+from vovcodec.bench.points import Item, byte_counts, names, read_item
 from vovcodec.bench.table import Table
 from vovcodec.codec.plans import adaptation_of_preset
 from vovcodec.codec.regenerate import adapted_velocity, make_adapter
-from vovcodec.codec.segment import coded_within
+from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.errors import UsageError
 from vovcodec.fitting.fit import FitSettings, StageSettings, entry_scale, fit_vector, initial_vector
-from vovcodec.fitting.objective import ReferenceObjective, TrajectoryObjective, straight_path
+from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.metrics import psnr, ssim
 from vovcodec.preset_groups import Stage1, Stage2
 from vovcodec.presets import Preset, load_preset, resolve
 from vovcodec.progress import SilentListener
-from vovcodec.sampling.sampler import initial_noise, sample
+from vovcodec.sampling.sampler import Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import shift_to_q8, time_grid
 
 __all__ = ["FitRow", "main"]
 
+_RECIPES = ("trajectory", "float", "on-policy", "through-sampler")
 _PAPER_STEPS, _SHIFT_Q8, _SEED, _SEGMENT = 50, shift_to_q8(3.0), 0, 0
 
 
 @dataclass(frozen=True)
 class FitRow:
     """One fit. lr: of stage 1, per factor entry (paper: per vector entry); evaluations: network passes of the fit;
-    steps: of the decoder; psnr_float_db: before quantisation.
+    steps: of the decoder; vector_bytes: coded, or four for each entry of the recipe float.
     """
 
     model: str
@@ -61,7 +68,6 @@ class FitRow:
     evaluations: int
     steps: int
     vector_bytes: int
-    psnr_float_db: float
     psnr_db: float
     ssim: float
     fit_s: float
@@ -101,36 +107,27 @@ class _Bench:
         start = unit * initial_vector(_SEED, _SEGMENT, adapter.vector_length).to(self.backbone.device)
         if adaptation.projection_id == "offset-philox":
             start = torch.zeros_like(start)
-        batch = settings.fitting.batch
-        one, two = self.stages(recipe)
-        n_two = evaluations // batch // (2 if is_paper else 3)
-        n_bytes = self.options.vector_bytes
-        fit_settings = FitSettings(
-            StageSettings(evaluations // batch - n_two, one.lr * unit, one.weight_decay),
-            StageSettings(n_two, two.lr * unit, two.weight_decay),
-            lambda_=two.lambda_,
-            warmup_steps=n_two // 2 if is_paper else n_two // 6,
-            target_bits=8.0 * (n_bytes - 3) if n_bytes else None,
-            published=is_paper,
-        )
-        started = time.perf_counter()
         with adapted_velocity(self.backbone, "", adapter, start, for_fitting=True) as velocity:
-            if recipe == "trajectory":
-                objective = self._trajectory(velocity, fit_steps, batch)
-            else:
-                objective = ReferenceObjective(self.target, _SEED, _SEGMENT, batch)
+            objective = self._objective(recipe, velocity, fit_steps, settings.fitting.batch)
+            started = time.perf_counter()
             fitted = fit_vector(
-                adapter, velocity, objective, fit_settings, start, segment=_SEGMENT, listener=SilentListener()
+                adapter,
+                velocity,
+                objective,
+                self._fit_settings(recipe, evaluations // objective.evaluations, unit),
+                start,
+                segment=_SEGMENT,
+                listener=SilentListener(),
             )
             fit_s = time.perf_counter() - started
-            coded, model, words = coded_within(fitted, n_bytes, fill=bool(n_bytes))
+            theta, n_bytes = fitted.theta, sum(map(len, encode_symbols(fitted.symbols)))
+            if recipe == "float":
+                theta, n_bytes = fitted.unquantized, 4 * adapter.vector_length
             rows = []
             for n_steps in decode_steps:
-                shown = []
-                for theta in (fitted.unquantized, coded.theta):
-                    with torch.no_grad():
-                        adapter.materialize(torch.from_numpy(theta).to(self.backbone.device))
-                        shown.append(self.decoded(velocity, n_steps))
+                with torch.no_grad():
+                    adapter.materialize(torch.from_numpy(theta).to(self.backbone.device))
+                    shown = self.decoded(velocity, n_steps)
                 rows.append(
                     FitRow(
                         self.backbone.fingerprint.hex(),
@@ -138,25 +135,45 @@ class _Bench:
                         "{}x{}".format(*self.item.size),
                         len(self.item.frames),
                         recipe,
-                        one.lr,
+                        self.stages(recipe)[0].lr,
                         adapter.vector_length,
-                        n_bytes,
+                        self.options.vector_bytes,
                         evaluations,
                         n_steps,
-                        len(model) + len(words),
-                        round(psnr(self.item.frames, shown[0]), 3),
-                        round(psnr(self.item.frames, shown[1]), 3),
-                        round(ssim(self.item.frames, shown[1]), 5),
+                        n_bytes,
+                        round(psnr(self.item.frames, shown), 3),
+                        round(ssim(self.item.frames, shown), 5),
                         round(fit_s, 1),
                     )
                 )
         return rows
 
-    def _trajectory(self, velocity, n_steps: int, batch: int) -> TrajectoryObjective:
-        states = straight_path(self.target, time_grid(n_steps, _SHIFT_Q8), _SEED, _SEGMENT)
+    def _fit_settings(self, recipe: str, n_iterations: int, unit: float) -> FitSettings:
+        """Stage 2 takes a third, half in the published recipe; `unit`: of the learning rates."""
+        one, two = self.stages(recipe)
+        n_two = {"paper": n_iterations // 2, "float": 0}.get(recipe, n_iterations // 3)
+        return FitSettings(
+            StageSettings(n_iterations - n_two, one.lr * unit, one.weight_decay),
+            StageSettings(n_two, two.lr * unit, two.weight_decay),
+            lambda_=two.lambda_,
+            warmup_steps=n_two // 2 if recipe == "paper" else n_two // 6,
+            target_bytes=self.options.vector_bytes,
+            published=recipe == "paper",
+        )
+
+    def _objective(self, recipe: str, velocity: Velocity, n_steps: int, batch: int) -> Objective:
+        """For a decoder of `n_steps` steps, which the published recipe does not know of."""
+        if recipe in ("paper", "reference"):
+            return ReferenceObjective(self.target, _SEED, _SEGMENT, batch)
+        times = time_grid(n_steps, _SHIFT_Q8)
+        states = straight_path(self.target, times, _SEED, _SEGMENT)
         with torch.no_grad():
+            if recipe == "through-sampler":
+                scale = float((sample(velocity, states[0][0], times, []) - self.target).square().mean())
+                return SamplerObjective(self.target, states[0][0], times, scale)
             scales = [float((x_t - t * velocity(x_t, t) - self.target).square().mean()) for x_t, t in states]
-        return TrajectoryObjective(self.target, states, scales, _SEED, _SEGMENT, min(batch, n_steps))
+        made = functools.partial(OnPolicyObjective, times=times) if recipe == "on-policy" else TrajectoryObjective
+        return made(self.target, states, scales, _SEED, _SEGMENT, min(batch, n_steps))
 
 
 def _cropped(item: Item, side: int | None) -> Item:
@@ -170,6 +187,9 @@ def _cropped(item: Item, side: int | None) -> Item:
 
 
 def _work(options: argparse.Namespace) -> int:
+    unknown = set(options.recipes) - set(_RECIPES)
+    if unknown:
+        raise UsageError(f"no recipe {min(unknown)!r}; there are {', '.join(_RECIPES)}")
     paths = media_paths(options)
     shipped = load_preset(options.preset)
     preset, paper = resolve(shipped, {}, None), resolve(shipped, {}, "paper")
@@ -179,7 +199,9 @@ def _work(options: argparse.Namespace) -> int:
         item = _cropped(read_item(path, options.preset, options.frames, None), options.crop)
         bench = _Bench(backbone, preset, paper, item, options)
         few = options.steps
-        runs = [("trajectory", budget, steps, [steps]) for budget in options.budgets for steps in few]
+        runs = [
+            (each, budget, steps, [steps]) for each in options.recipes for budget in options.budgets for steps in few
+        ]
         runs += [("reference", budget, 0, [*few, _PAPER_STEPS]) for budget in options.reference_budgets]
         runs += [("paper", budget, 0, [*few, _PAPER_STEPS]) for budget in options.paper_budgets]
         here = {"item": item.name, "size": "{}x{}".format(*item.size), "frames": len(item.frames)}
@@ -197,8 +219,8 @@ def _work(options: argparse.Namespace) -> int:
 
 def _tell(row: FitRow) -> None:
     print(
-        f"{row.item}: {row.recipe}, {row.evaluations} evaluations, decoded in {row.steps}: {row.psnr_float_db:.2f} dB, "
-        f"coded in {row.vector_bytes} B {row.psnr_db:.2f} dB",
+        f"{row.item}: {row.recipe}, {row.evaluations} evaluations, {row.vector_bytes} B, decoded in {row.steps}: "
+        f"{row.psnr_db:.2f} dB",
         file=sys.stderr,
         flush=True,
     )
@@ -239,6 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vector-length", type=int, default=2048)
     parser.add_argument("--vector-bytes", type=int, help="coded size to reach; default: each preset's multiplier")
     parser.add_argument("--budgets", type=byte_counts, default=[32, 64, 128, 256, 512], help="evaluations of our fits")
+    parser.add_argument("--recipes", type=names, default=["trajectory"], help=f"of these fits: {', '.join(_RECIPES)}")
     parser.add_argument("--reference-budgets", type=byte_counts, default=[512], help="of the reference's objective")
     parser.add_argument("--paper-budgets", type=byte_counts, default=[512, 8000], help="of the published recipe")
     parser.add_argument("--lr", type=float, help="of our fits, per factor entry, instead of the preset's")

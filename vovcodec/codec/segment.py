@@ -30,19 +30,15 @@ from vovcodec.codec.injection import (
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
 from vovcodec.container import CodedVector, Sampler
-from vovcodec.entropy.quantizer import SYMBOL_LIMIT, nearest_step_size_q
 from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import VovError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.fit import (
     FitSettings,
-    FittedVector,
     StageSettings,
     entry_scale,
     fit_vector,
     initial_vector,
-    requantize,
-    thinned,
 )
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.fitting.ranks import ALONE, Ranks
@@ -52,7 +48,7 @@ from vovcodec.sampling.sampler import Velocity
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
-__all__ = ["coded_within", "encode_segment"]
+__all__ = ["encode_segment"]
 
 
 _FITTING_REMEDIES = ("code smaller with --size", "take --effort instant, which fits nothing", "shorten the segments")
@@ -65,8 +61,7 @@ def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) ->
         stage2=StageSettings(two.steps, two.lr * lr_unit, two.weight_decay),
         lambda_=two.lambda_,
         warmup_steps=two.warmup_steps,
-        # The entropy model's description costs about three bytes that the rate model does not see.
-        target_bits=None if vector_bytes is None else max(16.0, 8.0 * (vector_bytes - 3)),
+        target_bytes=None if vector_bytes is None else math.floor(vector_bytes),
         published=preset.fitting.objective == "reference",
     )
 
@@ -181,9 +176,7 @@ def encode_segment(
                 ranks=ranks,
             )
         n_evaluations += n_setup + fitted.n_evaluations
-        fitted, model, words = coded_within(
-            fitted, None if vector_bytes is None else math.floor(vector_bytes), fill=not injects
-        )
+        model, words = encode_symbols(fitted.symbols)
         if not np.array_equal(decode_symbols(model, words, len(fitted.symbols)), fitted.symbols):
             raise VovError("the coded vector does not decode to the fitted one; nothing is written; please report it")
         vector = CodedVector(step_size_q=fitted.step_size_q, model=model, words=words)
@@ -227,37 +220,3 @@ def encode_segment(
         vector=vector,
         n_evaluations=n_evaluations,
     )
-
-
-def coded_within(fitted: FittedVector, size_bytes: int | None, *, fill: bool) -> tuple[FittedVector, bytes, bytes]:
-    """Code the symbols; where they exceed `size_bytes`, quantise more coarsely until they fit (bisection over Δ), and
-    where the largest Δ does not suffice, leave out the smallest entries.
-
-    fill: nothing else can use the bytes that are left, so quantise more finely where the symbols are smaller.
-    """
-
-    def size_of(candidate: FittedVector) -> int:
-        model, words = encode_symbols(candidate.symbols)
-        return len(model) + len(words)
-
-    if size_bytes is not None:
-        coarse = fine = fitted.step_size_q
-        if size_of(fitted) > size_bytes:
-            coarse = 0
-        elif fill:
-            # Not beyond the step size at which the largest entry has the largest symbol.
-            largest = float(np.abs(fitted.unquantized).max()) + 1e-30
-            fine = max(fine, nearest_step_size_q(largest / SYMBOL_LIMIT))
-        while fine - coarse > 16:
-            middle = (coarse + fine) // 2
-            fits = size_of(requantize(fitted, middle)) <= size_bytes
-            coarse, fine = (middle, fine) if fits else (coarse, middle)
-        fitted = requantize(fitted, coarse)
-        if size_of(fitted) > size_bytes:
-            few, many = 0, len(fitted.symbols)
-            while many - few > 1:
-                middle = (few + many) // 2
-                fits = size_of(thinned(fitted, middle)) <= size_bytes
-                few, many = (middle, many) if fits else (few, middle)
-            fitted = thinned(fitted, few)
-    return fitted, *encode_symbols(fitted.symbols)

@@ -23,7 +23,7 @@ from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 4)  # each at most 15
+VERSION = (0, 5)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 72, 48  # unless a file says otherwise: from 1/512 on, in ratios of 1.75
 PREFIX_SIZE = len(MAGIC) + 1
@@ -190,7 +190,7 @@ _VECTOR_NOT_LAST = When("has_vector and (has_importance or has_atoms)", lambda v
 _IMPORTANCE_NOT_LAST = When("has_importance and has_atoms", lambda v: v["has_importance"] and v["has_atoms"])
 
 _VECTOR_FIELDS = (
-    Field("vector.step_size_q", Bits(16, 0, 65535), "Δ = 2^(-step_size_q / 2048)", when=_VECTOR),
+    Field("vector.step_size_q", Bits(16, 0, 65535), "Δ = 2^(12 - step_size_q / 2048)", when=_VECTOR),
     Field("vector.model_size", Groups(5, 0, MODEL_BYTES_MAX), "size of the entropy model", "bytes", when=_VECTOR),
 )  # fmt: skip
 

@@ -104,7 +104,7 @@ class StreamHeader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodedVector:
-    """θ as range-coded symbols; `header.adaptation.vector_length` says how many. Δ = 2**(-step_size_q / 2048)."""
+    """θ as range-coded symbols; `header.adaptation.vector_length` says how many. Δ = 2**(12 - step_size_q / 2048)."""
 
     step_size_q: int
     model: bytes  # entropy-model description, made and parsed by vovcodec.entropy

@@ -16,16 +16,17 @@ __all__ = ["SYMBOL_LIMIT", "dequantize", "nearest_step_size_q", "quantize", "ste
 
 SYMBOL_LIMIT = 128
 MAX_STEP_SIZE_Q = 65535
+COARSEST_OCTAVES = 12  # a vector entry is √(D/k) times the factor entries it feeds: hundreds, where k is small
 
 
 def step_size(step_size_q: int) -> float:
-    """Delta = 2^(-step_size_q / 2048), the nearest float64; 1 down to 2^-32 in steps of 0.034 %.
+    """Delta = 2^(12 - step_size_q / 2048), the nearest float64; 4096 down to 2^-20 in steps of 0.034 %.
 
     Raises ValueError unless 0 <= step_size_q <= 65535.
     """
     if not 0 <= step_size_q <= MAX_STEP_SIZE_Q:
         raise ValueError(f"step_size_q must be 0 .. {MAX_STEP_SIZE_Q}, not {step_size_q}")
-    return power_of_two(-int(step_size_q))
+    return power_of_two(COARSEST_OCTAVES * FRACTIONS_PER_OCTAVE - int(step_size_q))
 
 
 def nearest_step_size_q(delta: float) -> int:
@@ -35,7 +36,7 @@ def nearest_step_size_q(delta: float) -> int:
     """
     if not (delta > 0 and math.isfinite(delta)):
         raise ValueError(f"a step size must be positive and finite, not {delta}")
-    return min(max(round(-FRACTIONS_PER_OCTAVE * math.log2(delta)), 0), MAX_STEP_SIZE_Q)
+    return min(max(round(FRACTIONS_PER_OCTAVE * (COARSEST_OCTAVES - math.log2(delta))), 0), MAX_STEP_SIZE_Q)
 
 
 def quantize(vector: np.ndarray, step_size_q: int, limit: int = SYMBOL_LIMIT) -> np.ndarray:

@@ -1,9 +1,13 @@
 """The two stages of a fit: distortion alone, then distortion plus rate on the quantised vector.
 
-Stage 1 minimises D(θ). Stage 2 minimises D(θ̃) + λ·R/k with θ̃ = Δ·round(θ/Δ) straight through, R the rate in bits of
-θ/Δ under additive uniform noise and a factorised density (Ballé et al. 2017, 2018), Δ = exp(learned scalar). With a
-rate target, λ follows the rate R̂ of the rounded symbols: λ = exp(I + 2·e) with e = R̂/target − 1, clamped to ±1, and
-after every step I += e/10.
+Stage 1 minimises D(θ). Stage 2 has two forms.
+
+With a size to reach, Δ is at every step the finest one at which the coder takes that size for the symbols of θ, so the
+rate is right all the time, and D(θ + a·(Δ·round(θ/Δ) − θ)) is minimised straight through with a growing from 0 to 1
+over the stage: entries settle where rounding does not hurt.
+
+With a multiplier, D(θ̃) + λ·R/k is minimised, θ̃ = Δ·round(θ/Δ) straight through, R the rate in bits of θ/Δ under
+additive uniform noise and a factorised density (Ballé et al. 2017, 2018), Δ = exp(learned scalar).
 """
 
 from __future__ import annotations
@@ -11,22 +15,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
-from vovcodec.entropy.factorized import FactorizedModel
-from vovcodec.entropy.mixture import GaussianMixtureModel
-from vovcodec.entropy.proxies import add_uniform_noise, round_straight_through
-from vovcodec.entropy.quantizer import SYMBOL_LIMIT, dequantize, nearest_step_size_q, quantize
+from vovcodec.entropy.quantizer import dequantize, quantize
 from vovcodec.errors import UsageError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.guard import Guard
 from vovcodec.fitting.objective import Objective
 from vovcodec.fitting.ranks import ALONE, Ranks
+from vovcodec.fitting.rate import Multiplier, Rate, SizeTarget
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.noise import Purpose, Stream, raw_u16
 from vovcodec.sampling.sampler import Velocity
@@ -38,16 +41,11 @@ __all__ = [
     "entry_scale",
     "fit_vector",
     "initial_vector",
-    "requantize",
-    "thinned",
 ]
 
 _INITIAL_RANGE = 0.02  # θ starts uniform in ±0.02 (arXiv 2603.07615)
 _SAVE_EVERY_S = 15.0
-_LAMBDA_GAIN = 0.1
-_LAMBDA_PULL = 2.0
-_LAMBDA_REACH = 20.0  # ln λ stays this near to its start, so that a target out of reach does not wind it up
-_LONG_VECTOR = 16384  # from here on the deep density earns its cost
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True)
@@ -63,8 +61,8 @@ class StageSettings:
 class FitSettings:
     """Both stages and the rate they aim at.
 
-    lambda_: multiplier at the start of stage 2 (relative distortion per bit per parameter). warmup_steps: of λ.
-    target_bits: coded size of the vector to reach; None = λ stays as it is.
+    target_bytes: coded size of the vector, entropy model included; None = what λ makes of it.
+    lambda_: multiplier where there is no target (relative distortion per bit per parameter). warmup_steps: of λ.
     published: the optimiser of arXiv 2603.07615 to the letter: second moment 0.999 and a constant learning rate.
     """
 
@@ -72,7 +70,7 @@ class FitSettings:
     stage2: StageSettings
     lambda_: float
     warmup_steps: int = 0
-    target_bits: float | None = None
+    target_bytes: int | None = None
     published: bool = False
 
 
@@ -88,19 +86,6 @@ class FittedVector:
     theta: np.ndarray
     unquantized: np.ndarray
     n_evaluations: int
-
-
-def requantize(fitted: FittedVector, step_size_q: int) -> FittedVector:
-    """The same fit with another step size."""
-    symbols = quantize(fitted.unquantized, step_size_q)
-    return replace(fitted, symbols=symbols, step_size_q=step_size_q, theta=dequantize(symbols, step_size_q))
-
-
-def thinned(fitted: FittedVector, n_kept: int) -> FittedVector:
-    """The same fit with its `n_kept` largest entries only, zero elsewhere."""
-    symbols = fitted.symbols.copy()
-    symbols[np.argsort(-np.abs(fitted.unquantized), kind="stable")[n_kept:]] = 0
-    return replace(fitted, symbols=symbols, theta=dequantize(symbols, fitted.step_size_q))
 
 
 def initial_vector(seed: int, segment: int, vector_length: int) -> Tensor:
@@ -122,20 +107,20 @@ class _Fit:
     def __init__(self, theta: Tensor, settings: FitSettings, ranks: Ranks = ALONE) -> None:
         self.settings, self.ranks = settings, ranks
         self.theta = theta.clone().requires_grad_(True)
-        self.log_delta = torch.zeros((), device=theta.device, requires_grad=True)
-        k = theta.numel()
-        self.rate_model = (FactorizedModel() if k >= _LONG_VECTOR else GaussianMixtureModel()).to(theta.device)
-        self.log_lambda = self._first_log_lambda = math.log(max(settings.lambda_, 1e-12))
+        self.rate: Rate
+        if settings.target_bytes is None:
+            self.rate = Multiplier(settings.lambda_, settings.warmup_steps, theta.numel(), theta.device)
+        else:
+            self.rate = SizeTarget(settings.target_bytes)
         self.iteration = 0
         self.optimizer = self._make_optimizer(settings.stage1)
-        self.generator = torch.Generator(theta.device)
         self.guard = None if settings.published else Guard(theta)
 
     def _make_optimizer(self, stage: StageSettings) -> torch.optim.Optimizer:
         groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
         if self.in_stage2:
-            rest = [self.log_delta, *self.rate_model.parameters()]
-            groups.append({"params": rest, "lr": 0.02, "base_lr": 0.02, "weight_decay": 0.0})
+            rest = self.rate.parameters()
+            groups += [{"params": rest, "lr": 0.02, "base_lr": 0.02, "weight_decay": 0.0}] if rest else []
         # Short fits gain from a quicker second moment.
         return torch.optim.AdamW(groups, betas=(0.9, 0.999 if self.settings.published else 0.99))
 
@@ -148,15 +133,8 @@ class _Fit:
         return self.settings.stage1.steps + self.settings.stage2.steps
 
     def start_stage2(self) -> None:
-        """Δ from the vector's spread: two bits or so per parameter to begin with, λ takes it from there."""
-        with torch.no_grad():
-            target = self.settings.target_bits
-            bits = min(4.0, max(0.5, target / self.theta.numel())) if target else 2.0
-            # A Gaussian of deviation σ has entropy log2(σ/Δ) + 2.05 bits at small Δ.
-            delta = min(1.0, float(self.theta.std(correction=0)) * 2.0 ** (2.05 - bits) + 1e-8)
-            self.log_delta.fill_(math.log(delta))
-        if isinstance(self.rate_model, GaussianMixtureModel):
-            self.rate_model.fit(self.theta.detach() / delta)
+        """A new optimiser, for θ and what the rate learns."""
+        self.rate.start(self.theta)
         self.optimizer = self._make_optimizer(self.settings.stage2)
 
     def step(self, adapter: LowRankAdapter, velocity: Velocity, objective: Objective) -> tuple[float, float | None]:
@@ -171,11 +149,10 @@ class _Fit:
             group["lr"] = group["base_lr"] * factor
         if self.guard is not None:
             self.optimizer.param_groups[0]["lr"] *= self.guard.factor  # θ's
-        bits, miss = None, 0.0
         vector, ranks = self.theta, self.ranks
         if stage2:
-            delta = self.log_delta.exp()
-            vector = round_straight_through(self.theta, delta, SYMBOL_LIMIT)
+            self.must_be_finite()
+            vector = self.rate.rounded(self.theta, (self.iteration - start + 1) / stage.steps)
         adapter.gather(vector)
         share = torch.zeros((), device=self.theta.device)
         for part in objective.losses(velocity, self.iteration, ranks.share_of(objective.evaluations)):
@@ -183,20 +160,8 @@ class _Fit:
             share += part.detach()
             del part  # its activations go before the next state's come
         loss = adapter.collected()
-        rate_loss = torch.zeros(())
+        rate_loss, bits = self.rate.cost(self.theta, self.iteration - start) if stage2 else (torch.zeros(()), None)
         if stage2:
-            # Noise from a generator addressed by the iteration: a resumed fit draws the same.
-            self.generator.manual_seed(self.iteration)
-            noisy = add_uniform_noise(self.theta, delta, self.generator)
-            warm = min(1.0, (self.iteration - start + 1) / max(1, settings.warmup_steps))
-            with torch.no_grad():
-                # Reported and controlled is the rate of the symbols; noise makes a vector of many zeros look expensive.
-                symbols = (self.theta / delta).round().clamp(-SYMBOL_LIMIT, SYMBOL_LIMIT)
-                bits = float(self.rate_model.rate_bits(symbols))
-            if settings.target_bits:
-                miss = max(-1.0, min(1.0, bits / settings.target_bits - 1.0))
-            multiplier = math.exp(self.log_lambda + _LAMBDA_PULL * miss)
-            rate_loss = multiplier * warm * self.rate_model.rate_bits(noisy) / self.theta.numel()
             # Every process knows the whole rate: its gradient is summed over them like that of their states.
             loss = loss + rate_loss / ranks.size
         self.optimizer.zero_grad(set_to_none=True)
@@ -211,29 +176,32 @@ class _Fit:
             self.iteration += 1
             return distortion, bits
         if not math.isfinite(distortion + float(rate_loss.detach())):
-            name = "stage2" if stage2 else "stage1"
-            raise UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
+            raise self._diverged()
         self.optimizer.step()
-        with torch.no_grad():
-            self.log_delta.clamp_(max=0.0)  # the file's largest step size is 1
-        moved = self.log_lambda + _LAMBDA_GAIN * miss - self._first_log_lambda
-        self.log_lambda = self._first_log_lambda + max(-_LAMBDA_REACH, min(_LAMBDA_REACH, moved))
         self.iteration += 1
         return distortion, bits
 
+    def must_be_finite(self) -> None:
+        """Raises UsageError when the last step has left θ without a value."""
+        if not bool(self.theta.isfinite().all()):
+            raise self._diverged()
+
+    def _diverged(self) -> UsageError:
+        name, stage = ("stage2", self.settings.stage2) if self.in_stage2 else ("stage1", self.settings.stage1)
+        return UsageError(f"the fit diverged at step {self.iteration}; lower fitting.{name}.lr (it is {stage.lr:g})")
+
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """A copy of everything the next step depends on, to be taken between two steps."""
-        tensors = {"theta": self.theta, "log_delta": self.log_delta}
-        for name, value in self.rate_model.state_dict().items():
-            tensors[f"rate.{name}"] = value
-        kept, figures = self.guard.snapshot() if self.guard else ({}, {})
-        tensors |= {f"guard.{name}": value for name, value in kept.items()}
+        tensors: dict[str, Tensor] = {"theta": self.theta}
+        figures: dict[str, float] = {"iteration": self.iteration}
+        for name, part in self._parts.items():
+            values, numbers = part.snapshot()
+            tensors |= {f"{name}.{key}": value for key, value in values.items()}
+            figures |= {f"{name}.{key}": number for key, number in numbers.items()}
         for number, slot in self.optimizer.state_dict()["state"].items():
             for name, value in slot.items():
                 tensors[f"adam.{number}.{name}"] = value
-        copies = {name: value.detach().clone() for name, value in tensors.items()}
-        figures = {f"guard.{name}": value for name, value in figures.items()}
-        return copies, {"iteration": self.iteration, "log_lambda": self.log_lambda, **figures}
+        return {name: value.detach().clone() for name, value in tensors.items()}, figures
 
     def restore(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
         """Continue exactly where `snapshot` was taken. Raises what torch and a mapping raise for a state that is not
@@ -242,12 +210,9 @@ class _Fit:
             raise ValueError("a vector of another length")
         with torch.no_grad():
             self.theta.copy_(tensors["theta"])
-            self.log_delta.copy_(tensors["log_delta"])
-        self.rate_model.load_state_dict({n[5:]: v for n, v in tensors.items() if n.startswith("rate.")})
-        if self.guard is not None:
-            kept = {n[6:]: v for n, v in tensors.items() if n.startswith("guard.")}
-            self.guard.restore(kept, {n[6:]: v for n, v in figures.items() if n.startswith("guard.")})
-        self.iteration, self.log_lambda = int(figures["iteration"]), float(figures["log_lambda"])
+        for name, part in self._parts.items():
+            part.restore(_below(name, tensors), _below(name, figures))
+        self.iteration = int(figures["iteration"])
         if self.iteration == self.settings.stage1.steps:
             return  # stage 2 begins with a new optimiser
         self.optimizer = self._make_optimizer(self.settings.stage2 if self.in_stage2 else self.settings.stage1)
@@ -259,6 +224,16 @@ class _Fit:
                 slots.setdefault(int(number), {})[key] = value
         plain["state"] = slots
         self.optimizer.load_state_dict(plain)
+
+    @property
+    def _parts(self) -> dict[str, Rate | Guard]:
+        """What keeps a state of its own, by the name under which it is saved."""
+        return {"rate": self.rate} | ({"guard": self.guard} if self.guard else {})
+
+
+def _below(name: str, values: dict[str, _Value]) -> dict[str, _Value]:
+    """The values whose keys begin with `name` and a dot, without both."""
+    return {key[len(name) + 1 :]: value for key, value in values.items() if key.startswith(f"{name}.")}
 
 
 def entry_scale(adapter: LowRankAdapter) -> float:
@@ -333,7 +308,8 @@ def fit_vector(
             state.write_fit(segment, *snapshot)
     if not settings.stage2.steps:
         fit.start_stage2()
-    step_size_q = nearest_step_size_q(math.exp(float(fit.log_delta.detach())))
+    fit.must_be_finite()
+    step_size_q = fit.rate.step_size_q(fit.theta)
     unquantized = fit.theta.detach().cpu().numpy()
     symbols = quantize(unquantized, step_size_q)
     return FittedVector(
