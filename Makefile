@@ -53,7 +53,7 @@ bench: setup  ## bytes, quality, time and memory of MEDIA="a.mp4 b.png …" as a
 	$(BIN)/python -m vovcodec.demo.bench -o $(BENCH_DIR) --effort $(EFFORT) $(MEDIA)
 
 bench-rd: setup  ## rate and distortion against classic codecs on the folder MEDIA; TSV in $(BENCH_DIR)/, summary printed
-	$(BIN)/python -m vovcodec.bench.rate_distortion --media $(MEDIA) --out $(BENCH_DIR)/rate_distortion.tsv --effort $(EFFORT)
+	$(BIN)/python -m vovcodec.bench.rate_distortion --media $(MEDIA) --out $(BENCH_DIR)/rate_distortion.tsv --effort $(EFFORT) --published
 
 bench-speed: setup  ## seconds and memory of a fit step against the published loop; ARCHITECTURE=wan2.1-1.3b on a big GPU
 	$(BIN)/python -m vovcodec.bench.fitting_speed --architecture $(ARCHITECTURE) --out $(BENCH_DIR)/fitting_speed.tsv

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_models import save_tiny_pocket
 
-from vovcodec.bench import schemes, steering_schemes, token_phases
+from vovcodec.bench import rate_distortion, schemes, steering_schemes, token_phases
 from vovcodec.bench.candidate_scoring import scoring_lines, scoring_times
+from vovcodec.bench.points import Point
 from vovcodec.bench.table import read_rows
 from vovcodec.media import open_writer
 from vovcodec.sampling.steering import SteeringPlan
@@ -55,6 +56,12 @@ def test_published_settings(target):
     bits = 17 * 3 * (math.log2(math.comb(16384, 64)) + 64)
     assert outcome.size_bytes == pytest.approx(bits / 8, rel=0.01)
     assert outcome.n_evaluations == 20
+
+
+def test_ours_keeps_to_the_evaluations_it_is_given(target):
+    free = schemes.ours(wiener, target, 600.0, plan=PLAN)
+    held = schemes.ours(wiener, target, 600.0, plan=PLAN, most_evaluations=free.n_evaluations - 2)
+    assert 2 < held.n_evaluations <= free.n_evaluations - 2 and held.size_bytes > 540
 
 
 def test_the_best_atoms_are_drawn_with_the_distribution_of_really_drawing_them():
@@ -120,7 +127,7 @@ def test_the_command(waves, tmp_path, capsys):
     assert steering_schemes.main([*common, "--bytes", "150,300"]) == 0
     header, *rows = [line.split("\t") for line in out.read_text().splitlines()]
     table = [dict(zip(header, row, strict=True)) for row in rows]
-    assert len(table) == 3 + 2 * 5
+    assert len(table) == 3 + 2 * 6
     for row in table:
         assert row["item"] == "waves" and int(row["evaluations"]) >= 2
         if row["target_bytes"]:
@@ -137,3 +144,17 @@ def test_the_command(waves, tmp_path, capsys):
     assert steering_schemes.main([*common, "--clips", "absent"]) == 2
     assert steering_schemes.main(["--bytes", "100"]) == 2
     assert "no scheme 'nothing'" in capsys.readouterr().err
+
+
+def test_published_settings_beside_the_codecs(waves, tmp_path, capsys):
+    out = tmp_path / "table.tsv"
+    common = ["--media", str(waves), "--out", str(out), "--frames", "5", "--bytes", "300", "--threads", "1"]
+    assert rate_distortion.main([*common, "--published"]) == 0
+    points = {point.codec: point for point in read_rows(out, Point)}
+    assert {"vov instant", "x265 slow", "reference-100", "gvcc-64"} < set(points)
+    for name, n_evaluations in (("reference-100", 100), ("gvcc-64", 20)):
+        theirs, own = points[name], points[f"ours as {name}"]
+        assert theirs.evaluations == n_evaluations >= own.evaluations and own.size_bytes <= theirs.size_bytes
+        assert own.target_bytes == theirs.size_bytes and not own.is_ours
+    printed = capsys.readouterr().out
+    assert "  gvcc-64: " in printed and "against gvcc" not in printed

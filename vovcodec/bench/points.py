@@ -28,6 +28,7 @@ __all__ = [
     "find_items",
     "names",
     "our_point",
+    "point_of",
     "read_item",
 ]
 
@@ -54,8 +55,9 @@ class Item:
 class Point:
     """One row of the table.
 
-    codec: `vov EFFORT` or the anchor's title. setting: quality of the anchor. target_bytes: what it was to stay within;
-    None for a floor. size_bytes: what is compared: our whole file, the anchor's payload. file_bytes: the whole file.
+    codec: `vov EFFORT`, the anchor's title or a way to steer. setting: quality of the anchor. target_bytes: what it was
+    to stay within; None for a floor. size_bytes: what is compared: our whole file, the anchor's payload, the choices of
+    a way to steer. file_bytes: the whole file.
     encode_s: seconds, ours with decoding the vector's check included; None for anchors, which are searched for.
     """
 
@@ -73,6 +75,11 @@ class Point:
     ms_ssim: float
     encode_s: float | None = None
     evaluations: int | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """A file of ours, not another codec and not a way to steer on its own."""
+        return self.codec.startswith("vov ")
 
 
 def find_items(folder: Path, names: Iterable[str] = ()) -> list[Path]:
@@ -124,7 +131,7 @@ def our_point(
         decoded = read_pictures(target, listener, threads=threads)
     assert decoded.size_bytes == report.size_bytes
     size_bytes, spent = report.size_bytes, report.n_network_evaluations
-    return _point(item, f"vov {effort}", "", target_bytes, size_bytes, size_bytes, decoded.frames, encode_s, spent)
+    return point_of(item, f"vov {effort}", "", target_bytes, size_bytes, size_bytes, decoded.frames, encode_s, spent)
 
 
 def anchor_points(item: Item, search: RateSearch, budgets: Iterable[int]) -> list[Point]:
@@ -145,11 +152,11 @@ def anchor_points(item: Item, search: RateSearch, budgets: Iterable[int]) -> lis
         anchor = search.anchor
         setting = f"{anchor.scale} {coded.quality:g}" + (" (floor)" if coded is floor else "")
         frames = coded.decode()
-        points.append(_point(item, anchor.title, setting, budget, coded.payload_bytes, coded.file_bytes, frames))
+        points.append(point_of(item, anchor.title, setting, budget, coded.payload_bytes, coded.file_bytes, frames))
     return points
 
 
-def _point(
+def point_of(
     item: Item,
     codec: str,
     setting: str,
@@ -160,6 +167,7 @@ def _point(
     encode_s: float | None = None,
     evaluations: int | None = None,
 ) -> Point:
+    """The row of what a codec made of an item; decoded: uint8 frames as those of the item."""
     return Point(
         item=item.name,
         kind="still" if item.is_still else "clip",

@@ -1,11 +1,13 @@
 """Our codec at byte targets against classic codecs at the same bytes, on a folder of clips and pictures, in one run.
 
     python -m vovcodec.bench.rate_distortion --media FOLDER --out FILE.tsv [--effort instant,fast] [--clips dog,kodim23]
-        [--bytes 400,800,1500,3000] [--still-bytes 200,500,1000] [--frames 33] [--short-side N] [--anchors-only]
+        [--bytes 400,800,1500,3000] [--still-bytes 200,500,1000] [--frames 33] [--short-side N] [--published]
+        [--anchors-only]
 
 Clips: the first frames at the size the preset chooses, x265 `slow` and SVT-AV1 `preset 4`. Stills: WebP and AVIF. Every
-codec gets the same frames; compared are our whole file with the anchor's payload. The table is written after each item,
-the summary is printed at the end.
+codec gets the same frames; compared are our whole file with the anchor's payload. With --published also the published
+ways to steer (see steering_schemes.py) in their own settings, each with ours at its bytes and evaluations, one
+evaluation a step, bytes of the choices alone. The table is written after each item, the summary is printed at the end.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vovcodec.anchors import CLIP_ANCHORS, STILL_ANCHORS, RateSearch, find_anchor
+from vovcodec.bench.command import backbone_of
 from vovcodec.bench.points import (
     Item,
     Point,
@@ -27,9 +30,11 @@ from vovcodec.bench.points import (
     our_point,
     read_item,
 )
+from vovcodec.bench.steering_schemes import published_points
 from vovcodec.bench.summary import summarize
 from vovcodec.bench.table import write_rows
 from vovcodec.errors import UsageError, VovError
+from vovcodec.presets import load_preset, resolve
 from vovcodec.progress import SilentListener
 
 __all__ = ["main", "measure_item"]
@@ -76,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         paths = find_items(options.media, options.clips)
         if not paths:
             raise UsageError(f"{options.media}: no clips or pictures of these names in it")
+        published = None
+        if options.published:
+            preset = resolve(load_preset(options.preset), {}, None)
+            published = backbone_of(preset, "auto"), preset
     except VovError as error:
         print(f"rate_distortion: {error}", file=sys.stderr)
         return error.exit_code
@@ -92,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 anchors=STILL_ANCHORS if item.is_still else CLIP_ANCHORS,
                 threads=options.threads,
             )
+            if published is not None:
+                for point in published_points(item, *published):
+                    points.append(point)
+                    _tell(point)
         except VovError as error:
             print(f"rate_distortion: {path.name}: {error}", file=sys.stderr)
             code = error.exit_code
@@ -115,6 +128,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=33, help="of each clip")
     parser.add_argument("--short-side", type=int, help="pixels, instead of the preset's")
     parser.add_argument("--threads", type=int, help="CPU threads")
+    parser.add_argument("--published", action="store_true", help="also the published ways to steer")
     parser.add_argument("--anchors-only", action="store_true", help="classic codecs at the targets, no model")
     return parser.parse_args(arguments)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -201,12 +201,22 @@ def _largest(fits: Callable[[int], bool], most: int) -> int:
 
 
 @torch.no_grad()
-def ours(velocity: Velocity, target: Tensor, size_bytes: float, *, plan: SteeringPlan) -> Outcome:
-    """sampling.steering with the grid of a preset."""
+def ours(
+    velocity: Velocity, target: Tensor, size_bytes: float, *, plan: SteeringPlan, most_evaluations: int | None = None
+) -> Outcome:
+    """sampling.steering with the grid of a preset; with `most_evaluations` the steps are made so wide that these
+    suffice (the runs that find out how wide are not counted)."""
     shape = tuple(target.shape)
-    steered, _, latents = steer(velocity, target, plan, _SEGMENT, size_bytes=size_bytes)
+    while True:
+        steered, _, latents = steer(velocity, target, plan, _SEGMENT, size_bytes=size_bytes)
+        n_evaluations = len(steered.counts) + 1
+        if most_evaluations is None or n_evaluations <= most_evaluations:
+            break
+        # The ratios of all steps multiply to the same range of signal-to-noise ratios.
+        ratio = (1 + plan.snr_ratio_q / 64) ** (len(steered.counts) / (most_evaluations - 1))
+        plan = replace(plan, snr_ratio_q=max(plan.snr_ratio_q + 1, math.floor(64 * (ratio - 1))))
     rate_bits = choices_bits(steered.codebook, steered.counts, steered.n_positions(shape))
     rate_bits += counts_bits(steered.counts, steered.codebook)
-    n_injections = len(steered.counts)
     unit = "path bits" if steered.codebook == "trellis" else "atoms"
-    return Outcome(latents, rate_bits / 8, n_injections + 1, f"{n_injections} injections, {sum(steered.counts)} {unit}")
+    setting = f"{len(steered.counts)} injections, {sum(steered.counts)} {unit}"
+    return Outcome(latents, rate_bits / 8, n_evaluations, setting)

@@ -18,14 +18,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
-from vovcodec.bench.points import Item, byte_counts, names, read_item
+from vovcodec.bench.points import Item, Point, byte_counts, names, point_of, read_item
 from vovcodec.bench.table import Table, write_rows
 from vovcodec.errors import UsageError
 from vovcodec.metrics import psnr, ssim
 
-__all__ = ["SchemeRow", "main", "measure_item", "schemes_of"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vovcodec.presets import Preset
+    from vovcodec.sampling.sampler import Velocity
+
+__all__ = ["SchemeRow", "main", "measure_item", "problem_of", "published_points", "schemes_of"]
+
+_PUBLISHED = ("reference-100", "gvcc-64")
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,52 @@ def schemes_of(preset) -> dict[str, tuple[bool, object]]:
         "eta0.5-shift1": (True, partial(schemes.constant_eta, shift=1.0)),
         "eta0.5-shift5": (True, partial(schemes.constant_eta, shift=5.0)),
         "ours": (True, partial(schemes.ours, plan=plan_of_preset(preset))),
+        "ours-20": (True, partial(schemes.ours, plan=plan_of_preset(preset), most_evaluations=20)),
     }
+
+
+def problem_of(item: Item, backbone) -> tuple[Velocity, Tensor]:
+    """What a scheme gets of a clip or picture: plain velocity, one evaluation a step, and latents [1, C, T, h, w]."""
+    from vovcodec.media import pad_frames
+
+    stride = backbone.geometry.time_stride
+    n_coded = -(-(len(item.frames) - 1) // stride) * stride + 1
+    target = backbone.to_latents(pad_frames(item.frames, n_coded))
+    condition = backbone.embed_caption("")
+    return lambda x_t, t: backbone.velocity(x_t, t, condition), target
+
+
+def published_points(item: Item, backbone, preset: Preset) -> list[Point]:
+    """The settings that were published, and `ours` with the bytes and at most the evaluations of each."""
+    from vovcodec.bench import schemes
+    from vovcodec.codec.plans import plan_of_preset
+
+    velocity, target = problem_of(item, backbone)
+    points = []
+
+    def add(codec: str, outcome, size_bytes: float | None) -> None:
+        decoded = backbone.to_frames(outcome.latents)[: len(item.frames)]
+        points.append(
+            point_of(
+                item,
+                codec,
+                outcome.setting,
+                size_bytes and round(size_bytes),
+                round(outcome.size_bytes),
+                None,
+                decoded,
+                evaluations=outcome.n_evaluations,
+            )
+        )
+
+    for name in _PUBLISHED:
+        theirs = schemes_of(preset)[name][1](velocity, target, 0.0)
+        add(name, theirs, None)
+        own = schemes.ours(
+            velocity, target, theirs.size_bytes, plan=plan_of_preset(preset), most_evaluations=theirs.n_evaluations
+        )
+        add(f"ours as {name}", own, theirs.size_bytes)
+    return points
 
 
 def measure_item(
@@ -74,21 +128,12 @@ def measure_item(
     preset: str,
 ) -> None:
     """Adds to the table every scheme on one clip or picture at every target; those that are not matched run once."""
-    from vovcodec.media import pad_frames
-
     model = backbone.fingerprint.hex()
     runs = [(name, size) for name, (matched, _) in chosen.items() for size in (targets if matched else [None])]
     runs = [(name, size) for name, size in runs if not table.having(item=item.name, scheme=name, target_bytes=size)]
     if not runs:
         return
-    stride = backbone.geometry.time_stride
-    n_coded = -(-(len(item.frames) - 1) // stride) * stride + 1
-    target = backbone.to_latents(pad_frames(item.frames, n_coded))
-    condition = backbone.embed_caption("")
-
-    def velocity(x_t, t):
-        return backbone.velocity(x_t, t, condition)
-
+    velocity, target = problem_of(item, backbone)
     for name, size_bytes in runs:
         _, scheme = chosen[name]
         started = time.perf_counter()

@@ -14,11 +14,24 @@ __all__ = ["summarize"]
 def summarize(points: Sequence[Point]) -> str:
     """Lines for people: each item by itself, then means over the clips and over the stills."""
     lines: list[str] = []
-    for item in dict.fromkeys(point.item for point in points):
-        lines += _item_lines([point for point in points if point.item == item])
+    files = [point for point in points if point.is_ours or point.evaluations is None]
+    for item in dict.fromkeys(point.item for point in files):
+        lines += _item_lines([point for point in files if point.item == item])
     for kind in dict.fromkeys(point.kind for point in points):
-        lines += _mean_lines(kind, [point for point in points if point.kind == kind])
+        lines += _mean_lines(kind, [point for point in files if point.kind == kind])
+        lines += _scheme_lines([point for point in points if point.kind == kind and point not in files])
     return "\n".join(lines)
+
+
+def _scheme_lines(points: Sequence[Point]) -> list[str]:
+    """Means of each way to steer over its items."""
+    lines = []
+    for codec, own in _grouped(points).items():
+        size, spent, quality, similarity = (
+            fmean(getattr(point, field) for point in own) for field in ("size_bytes", "evaluations", "psnr_db", "ssim")
+        )
+        lines.append(f"  {codec}: {size:.0f} B, {spent:.1f} evaluations, {quality:.2f} dB {similarity:.3f}")
+    return lines
 
 
 def _item_lines(points: Sequence[Point]) -> list[str]:
