@@ -1,4 +1,4 @@
-"""Low-rank updates with a vector of its own for every sample of a batch, differentiable: for training, not for decoding.
+"""Low-rank updates with a vector of its own for every sample of a batch, differentiable: for training only.
 
 The same factors as `adaptation.lowrank.LowRankAdapter` of rank 1 with an offset makes of each vector (a test compares).
 """
