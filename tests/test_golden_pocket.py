@@ -28,8 +28,8 @@ SHAPE = (1, 64, 1, 8, 12)
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "9e6273f87044092c80115af67b6338a16acf34e21b1786fa8e8b77764a29d62e"),
-        (EDITED, "1721d04a9cf233ccf426cee0336c3f03cacb937f1156faf38ca8d840cb288844"),
+        (GOLDEN, "db69966b5557d80bc9b52b1097bb26cdfd2c47f115ae7f6ca9b26974a6804ba9"),
+        (EDITED, "ac00f937568e8bf846c698b9fb798f6b4c787709182eaf530bfce5fd86162731"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -149,9 +149,9 @@ class _Bench:
         return rows
 
     def _fit_settings(self, recipe: str, n_iterations: int, unit: float) -> FitSettings:
-        """Stage 2 takes a third, half in the published recipe; `unit`: of the learning rates."""
+        """Stage 2 takes half; `unit`: of the learning rates."""
         one, two = self.stages(recipe)
-        n_two = {"paper": n_iterations // 2, "float": 0}.get(recipe, n_iterations // 3)
+        n_two = 0 if recipe == "float" else n_iterations // 2
         return FitSettings(
             StageSettings(n_iterations - n_two, one.lr * unit, one.weight_decay),
             StageSettings(n_two, two.lr * unit, two.weight_decay),
