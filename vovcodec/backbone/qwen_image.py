@@ -171,4 +171,4 @@ class QwenImageBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use a smaller base model"]
-        return precision_remedies(self.precision) + remedies
+        return self._checkpointing.remedies() + precision_remedies(self.precision) + remedies

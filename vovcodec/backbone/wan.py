@@ -182,4 +182,4 @@ class WanBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use shorter segments (geometry.segment_frames in the preset)"]
-        return precision_remedies(self.precision) + remedies
+        return self._checkpointing.remedies() + precision_remedies(self.precision) + remedies

@@ -90,7 +90,7 @@ def load_preset_backbone(preset: Preset, device: str, backbones: BackboneCache |
         revision=chosen.revision,
         device=device,
         precision=chosen.precision,
-        options=LoadOptions(compiled=chosen.compile),
+        options=LoadOptions(compiled=chosen.compile, checkpointing=chosen.checkpointing),
     )
 
 
