@@ -16,9 +16,11 @@ import pytest
 from PIL import Image
 from tiny_models import save_tiny_qwen_image, save_tiny_wan
 
+from vovcodec.backbone.catalog import flow_shift
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.cli.app import run
 from vovcodec.container import read_vov
+from vovcodec.presets import list_presets, load_preset, preset_path
 
 WIDTH, HEIGHT, N_FRAMES = 48, 32, 7  # two segments, the second padded
 PRESET = """
@@ -71,16 +73,20 @@ def picture(number: int) -> np.ndarray:
     return np.stack([4 * x + number, 5 * y + number, 2 * x + 2 * y], axis=-1).clip(0, 255).astype(np.uint8)
 
 
+def write_source(case: Case, folder: Path) -> None:
+    if case.is_still:
+        Image.fromarray(picture(0)).save(folder / case.source)
+        return
+    frames = [b"FRAME\n" + picture(6 * i).transpose(2, 0, 1).tobytes() for i in range(N_FRAMES)]
+    header = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C444\n".encode()
+    (folder / case.source).write_bytes(header + b"".join(frames))
+
+
 @pytest.fixture(scope="module", params=CASES)
 def place(request, shelf, tmp_path_factory):
     """A folder with the media, the preset and the encoded `out.vov`; commands run in it and find the models."""
     case, folder = CASES[request.param], tmp_path_factory.mktemp("place")
-    if case.is_still:
-        Image.fromarray(picture(0)).save(folder / case.source)
-    else:
-        frames = [b"FRAME\n" + picture(6 * i).transpose(2, 0, 1).tobytes() for i in range(N_FRAMES)]
-        header = f"YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip A1:1 C444\n".encode()
-        (folder / case.source).write_bytes(header + b"".join(frames))
+    write_source(case, folder)
     segment_frames, rank = (1, 4) if case.backbone_id == "qwen-image" else (5, 1)
     text = PRESET.format(id=case.backbone_id, segment_frames=segment_frames, rank=rank)
     (folder / "tiny.yaml").write_text(text)
@@ -173,3 +179,36 @@ def test_presets_and_doctor_find_the_model(place, capsys, shelf):
     assert report["models"][place.backbone_id] == str(shelf / place.backbone_id)
     assert "fit" in report["would run on cpu"][place.backbone_id]
     assert {"cpu", "cuda"} <= set(report["devices"]) and "captions" in report["caches"]
+
+
+TINY_EFFORT = """
+  tiny:
+    adaptation: {vector_length: 64}
+    sampler: {steps: 3}
+    fitting: {batch: 2, stage1: {steps: 1}, stage2: {steps: 1, warmup_steps: 0}}
+"""
+
+
+@pytest.mark.parametrize("name", [name for name in list_presets() if name != "pocket"])
+def test_every_shipped_preset_codes(shelf, tmp_path, monkeypatch, capsys, name):
+    """With its own settings, but a vector as short and a fit as brief as the tiny models ask for."""
+    preset = load_preset(name)
+    case = Case(preset.backbone.id, is_still=preset.geometry.segment_frames == 1)
+    (tmp_path / f"{name}.yaml").write_text(preset_path(name).read_text() + TINY_EFFORT)
+    write_source(case, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv(MODELS_VARIABLE, str(shelf))
+    line = f"encode {case.source} -o out.vov --preset {name}.yaml --effort tiny --device cpu"
+    # The published recipe has no byte target; the others' are for a thousand times as many pixels.
+    report, err = vov(capsys, line, *([] if name.startswith("paper") else ["--bytes", "500"]))
+    assert f"{case.backbone_id} in bfloat16 needs about" in err
+    header = read_vov(Path("out.vov")).header
+    chosen = (header.adaptation.rank, header.adaptation.targets, header.adaptation.vector_length)
+    assert chosen == (preset.adaptation.rank, preset.adaptation.targets, 64)
+    if preset.steering.method == "none":
+        shift = flow_shift(case.backbone_id, WIDTH, HEIGHT)
+        assert (header.sampler.schedule, header.sampler.shift_q8) == ("shift", round(256 * shift))
+    assert "vector" in report["sections"] and ("atoms" in report["sections"]) == (preset.steering.method == "atoms")
+    report, _ = vov(capsys, f"decode out.vov -o {case.shown} --verify --device cpu")
+    assert report["drift_db"] in (None, "inf") or report["drift_db"] >= 40

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan, QwenImageTransformer2DModel, WanTransformer3DModel
 from tiny_models import save_tiny_wan
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +17,7 @@ from vovcodec.backbone.caption_cache import CaptionCache
 from vovcodec.backbone.catalog import CATALOG, flow_shift
 from vovcodec.backbone.checkpointing import set_checkpointing
 from vovcodec.backbone.fingerprint import cache_root, fingerprint_folder
+from vovcodec.backbone.linears import qwen_image_linears, wan_linears
 from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder
 from vovcodec.backbone.locate import MODELS_VARIABLE, locate_model
 from vovcodec.backbone.memory import (
@@ -26,6 +28,7 @@ from vovcodec.backbone.memory import (
     out_of_memory_explained,
 )
 from vovcodec.backbone.registry import BACKBONES, load_backbone
+from vovcodec.bench.architectures import ARCHITECTURES
 from vovcodec.errors import ModelError, UsageError
 
 WAN = CATALOG["wan2.1-1.3b"]
@@ -195,17 +198,35 @@ def test_published_shifts():
         assert torch.tensor(mu).exp().item() == pytest.approx(flow_shift("qwen-image", side, side))
 
 
-def test_catalogue_counts_are_those_of_the_classes():
-    from diffusers import AutoencoderKLWan, QwenImageTransformer2DModel, WanTransformer3DModel
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
-    def count(model) -> int:
-        return sum(p.numel() for p in model.parameters())
 
+def n_factor_entries(layers) -> int:
+    return sum(layer.in_features + layer.out_features for _, layer in layers)
+
+
+@pytest.mark.parametrize(("name", "published"), [("wan2.1-1.3b", 737_280), ("wan2.1-14b", 3_276_800)])
+def test_the_full_size_wan_architectures(name, published):
+    """Without memory: weights as counted in the catalogue, and the factor entries D of rank 1 that the paper names."""
     with torch.device("meta"):
-        wan = WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30)
-        assert count(wan) == WAN.transformer_params
-        assert count(AutoencoderKLWan()) == WAN.autoencoder_params
-        assert count(QwenImageTransformer2DModel()) == CATALOG["qwen-image"].transformer_params
+        wan = WanTransformer3DModel(**ARCHITECTURES[name])
+        assert count(AutoencoderKLWan()) == CATALOG[name].autoencoder_params
+    assert count(wan) == CATALOG[name].transformer_params
+    assert n_factor_entries(wan_linears(wan, "qkvo", 0)) == published
+    assert n_factor_entries(wan_linears(wan, "qkvo", 5)) == published * 5 // CATALOG[name].n_blocks
+
+
+def test_the_full_size_qwen_image_and_wan22_architectures():
+    with torch.device("meta"):
+        qwen = QwenImageTransformer2DModel()
+        small = WanTransformer3DModel(
+            num_attention_heads=24, in_channels=48, out_channels=48, ffn_dim=14336, num_layers=30
+        )
+    assert count(qwen) == CATALOG["qwen-image"].transformer_params
+    assert n_factor_entries(qwen_image_linears(qwen, "qkvo", 0)) == 60 * 4 * (3072 + 3072)
+    assert count(small) == CATALOG["wan2.2-5b"].transformer_params
+    assert CATALOG["wan2.2-14b"].transformer_params == 2 * CATALOG["wan2.1-14b"].transformer_params
 
 
 def test_memory_estimates_are_ordered_and_choose_the_checkpointing(monkeypatch):
@@ -309,8 +330,6 @@ class CountAttention(TorchDispatchMode):
 
 @pytest.mark.parametrize(("mode", "expected"), [("none", (2, 2)), ("attention", (2, 4)), ("full", (4, 4))])
 def test_attention_checkpointing_keeps_self_attention(original, mode, expected):
-    from diffusers import WanTransformer3DModel
-
     transformer = WanTransformer3DModel.from_pretrained(original / "transformer").requires_grad_(False)
     set_checkpointing(transformer, mode)
     x_t = torch.randn(1, 16, 2, 8, 8, requires_grad=True)
