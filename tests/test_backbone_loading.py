@@ -313,6 +313,31 @@ def test_the_autoencoder_tries_again_with_tiles(folder, monkeypatch):
         backbone.to_latents(frames)
 
 
+def test_the_transformer_makes_room_where_not_even_tiles_fit(folder, monkeypatch):
+    import numpy as np
+
+    backbone = load_backbone("wan2.1-1.3b", path=folder, device="cpu")
+    autoencoder, expert = backbone._autoencoder, backbone._loaded_experts()[0]
+    monkeypatch.setattr(autoencoder, "_idle", lambda: backbone._experts)  # as it is on a CUDA device
+    places, encode, tried = ["cuda"], autoencoder.network.encode, []
+    monkeypatch.setattr(expert, "to", lambda place: places.append(str(place)))
+
+    def short_of_memory(x):
+        tried.append((autoencoder.network.use_tiling, places[-1]))
+        if len(tried) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(x)
+
+    monkeypatch.setattr(autoencoder.network, "encode", short_of_memory)
+    frames = np.zeros((1, 32, 32, 3), np.uint8)
+    assert backbone.to_latents(frames).shape == (1, 16, 1, 4, 4)
+    assert tried == [(False, "cuda"), (True, "cuda"), (True, "cpu")] and places == ["cuda", "cpu", "cpu"]
+    tried.clear()
+    monkeypatch.setattr(autoencoder.network, "encode", lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backbone.to_latents(frames)
+
+
 class CountAttention(TorchDispatchMode):
     """Counts self-attention kernels: those with as many keys as queries."""
 
