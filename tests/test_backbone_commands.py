@@ -13,9 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 from tiny_models import save_tiny_qwen_image, save_tiny_wan
 
+from vovcodec.backbone.captioner import CAPTIONER_VARIABLE
 from vovcodec.backbone.catalog import flow_shift
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.cli.app import run
@@ -94,6 +96,8 @@ def place(request, shelf, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "xdg"))
         patch.setenv(MODELS_VARIABLE, str(shelf))
+        patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+        patch.delenv(CAPTIONER_VARIABLE, raising=False)
         os.chdir(folder)
         try:
             code = run([*f"encode {case.source} -o out.vov --preset tiny.yaml --device cpu -q".split(),
@@ -177,6 +181,7 @@ def test_presets_and_doctor_find_the_model(place, capsys, shelf):
     assert found[place.backbone_id] == str(shelf / place.backbone_id)
     report, _ = vov(capsys, "doctor")
     assert report["models"][place.backbone_id] == str(shelf / place.backbone_id)
+    assert "hf download" in report["captions"]["auto"]
     assert "fit" in report["would run on cpu"][place.backbone_id]
     assert {"cpu", "cuda"} <= set(report["devices"]) and "captions" in report["caches"]
 

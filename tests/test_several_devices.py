@@ -137,7 +137,10 @@ def test_torchrun_makes_the_file_of_one_process(place):
     launcher = ("-m", "torch.distributed.run", "--nnodes", "1", "--nproc-per-node", "2", "--standalone")
     line = "encode in.y4m -o two.vov --preset wan.yaml --batch 4 --frames 5 --device cpu --threads 1"
     together = vov(place, *line.split(), launcher=launcher)
-    out, err = together.communicate(timeout=300)
+    try:
+        out, err = together.communicate(timeout=300)
+    finally:
+        together.terminate()  # torchrun ends its processes
     assert together.returncode == 0, err
     assert out.count("two.vov") == 1, "one process reports"
     one, two = read_vov(place / "one.vov"), read_vov(place / "two.vov")
