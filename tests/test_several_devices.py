@@ -103,9 +103,9 @@ def test_segments_spread_over_workers(place):
     assert not (place / "strict.y4m").exists()
 
 
-def children(pid: int) -> list[int]:
+def children(pid: int, named: bytes = b"spawn_main") -> list[int]:
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(each) for each in found if b"spawn_main" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [int(each) for each in found if named in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 @pytest.mark.slow
@@ -149,6 +149,27 @@ def test_torchrun_makes_the_file_of_one_process(place):
     vectors = [theta_of(file.segments[0].updates(file.header.adaptation)[0]) for file in (one, two)]
     assert np.linalg.norm(vectors[1] - vectors[0]) <= 0.02 * np.linalg.norm(vectors[0])
     assert two.segments[0].check.psnr_q == pytest.approx(one.segments[0].check.psnr_q, abs=0.3 * 256)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes")
+def test_a_killed_rank_ends_torchrun_and_the_fit_is_kept(place):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    line = "encode in.y4m -o out.vov --preset long.yaml --batch 4 --frames 5 --device cpu --threads 1"
+    process = vov(place, *line.split(), launcher=launcher)
+    try:
+        deadline = time.monotonic() + 300
+        while not list((place / "xdg").rglob("*.fit")):  # saved once while it goes on
+            assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+            time.sleep(0.5)
+        last = children(process.pid, b"encode")[-1]
+        os.kill(last, signal.SIGKILL)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.terminate()
+    assert process.returncode != 0 and out == "" and not (place / "out.vov").exists()
+    assert "lost the others" in err or "the work so far is kept" in err, err
+    assert len(list((place / "xdg").rglob("*.fit"))) == 1
 
 
 def test_only_encode_runs_under_torchrun(place, monkeypatch, capsys):
