@@ -268,9 +268,7 @@ def test_out_of_memory_in_the_transformer_is_a_model_error(folder, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 EiB")
 
     monkeypatch.setattr(expert, "forward", fail)
-    with pytest.raises(
-        ModelError, match=r"evaluating the transformer.*checkpointing to full.*bfloat16.*--size.*seg"
-    ):
+    with pytest.raises(ModelError, match=r"evaluating the transformer.*checkpointing to full.*bfloat16.*--size.*seg"):
         backbone.velocity(torch.zeros(1, 16, 1, 4, 6), 0.5, condition)
     with torch.no_grad(), pytest.raises(ModelError) as caught:
         backbone.velocity(torch.zeros(1, 16, 1, 4, 6), 0.5, condition)
