@@ -1,4 +1,5 @@
-"""A small fit that tests run alone, and as one of several processes: `python rank_fit.py OUTPUT STATE LOSE_AT`."""
+"""A fit of a tiny Wan transformer that tests run alone, and as one of several processes:
+`python rank_fit.py OUTPUT STATE LOSE_AT`."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.linears import wan_linears
+from vovcodec.bench.architectures import random_transformer, random_velocity
 from vovcodec.errors import VovError
 from vovcodec.fitting.checkpoint import StateFolder
 from vovcodec.fitting.fit import FitSettings, FittedVector, StageSettings, fit_vector, initial_vector
@@ -24,17 +26,14 @@ BATCH = 5  # not a multiple of the number of processes
 
 
 def fitted(state: StateFolder | None = None, listener=None, ranks: Ranks = ALONE) -> FittedVector:
-    """The vector of two frozen layers; the same for every number of processes, but for rounding."""
+    """The vector of a frozen model; the same for every number of processes, but for rounding."""
     torch.manual_seed(0)
-    first, second = (layer.requires_grad_(False) for layer in (nn.Linear(8, 40), nn.Linear(40, 8)))
-
-    def velocity(x_t, t):
-        return second(torch.tanh(first(x_t.movedim(1, -1)))).movedim(-1, 1)
-
+    transformer = random_transformer("tiny", "float32", "cpu")
+    velocity = random_velocity(transformer, "tiny")
     adapter = LowRankAdapter(
-        [("first", first), ("second", second)], rank=1, vector_length=60, seed=1, device=torch.device("cpu")
+        wan_linears(transformer, "qkvo", 0), rank=1, vector_length=60, seed=1, device=torch.device("cpu")
     )
-    target = torch.randn(1, 8, 1, 6, 6, generator=torch.Generator().manual_seed(4))
+    target = torch.randn(1, 16, 2, 4, 4, generator=torch.Generator().manual_seed(4))
     with adapter.attached():
         return fit_vector(
             adapter,

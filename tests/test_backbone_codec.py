@@ -17,7 +17,7 @@ from vovcodec.codec.encode import encode
 from vovcodec.codec.models import model_report, model_status
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
 from vovcodec.container import read_vov
-from vovcodec.errors import ModelError
+from vovcodec.errors import ModelError, UsageError
 from vovcodec.progress import SilentListener
 
 WIDTH, HEIGHT = 48, 32
@@ -141,6 +141,54 @@ def test_other_weights_are_refused_with_both_fingerprints(wan, tmp_path, monkeyp
     assert not shown.exists()
     decode(coded, shown, DecodeOptions(force=True), SilentListener())
     assert shown.exists()
+
+
+def test_the_revision_in_the_header_is_asked_for_before_the_newest_one(wan, tmp_path, monkeypatch):
+    """The hub's cache holds two commits: the one the file was made with, and a newer one that main names."""
+    repository = tmp_path / "hub" / "models--Wan-AI--Wan2.1-T2V-1.3B-Diffusers"
+    old, new = ("a" * 40, wan), ("b" * 40, save_tiny_wan(tmp_path / "other", seed=1))
+    for commit, model in (old, new):
+        shutil.copytree(model, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(new[0])
+    preset = write_preset(tmp_path, wan, "wan2.1-1.3b")
+    preset.write_text(preset.read_text().replace(f'path: "{wan}"', f"revision: {old[0]}"))
+    source, coded, shown = (tmp_path / name for name in ("in.png", "out.vov", "out.png"))
+    write_still(source)
+    encode(source, coded, EncodeOptions(preset=preset), SilentListener())
+    assert read_vov(coded).header.backbone_revision == old[0]
+    assert decode(coded, shown, DecodeOptions(verify=True), SilentListener()).drift_db >= 40
+    shutil.rmtree(repository / "snapshots" / old[0])
+    with pytest.raises(ModelError, match=r"hub revision aaaaaaaaaaaa"):
+        decode(coded, shown, DecodeOptions(overwrite=True), SilentListener())
+
+
+@pytest.mark.parametrize(("name", "kind", "multiple"), [("wan2.2-14b", "2.2-14b", 16), ("wan2.2-5b", "2.2-5b", 32)])
+def test_wan22_codes_too(tmp_path, monkeypatch, name, kind, multiple):
+    """Two transformers that share the time axis, and the autoencoder with 48 channels at a stride of 16."""
+    monkeypatch.setenv(MODELS_VARIABLE, str(tmp_path / "shelf"))
+    model = save_tiny_wan(tmp_path / "shelf" / name, kind=kind)
+    source, coded, shown = (tmp_path / each for each in ("in.y4m", "out.vov", "out.y4m"))
+    write_clip(source, 5)
+    preset = write_preset(tmp_path, model, name)
+    options = EncodeOptions(preset=preset, size=(64, 32), target_bytes=800)
+    if multiple == 32:
+        with pytest.raises(UsageError, match=r"multiples of 32 pixels, not 48x32: set .*geometry.multiple to 32"):
+            encode(source, coded, EncodeOptions(preset=preset), SilentListener())
+    encode(source, coded, options, SilentListener())
+    decoded = decode(coded, shown, DecodeOptions(verify=True), SilentListener())
+    assert (decoded.n_frames, decoded.size) == (5, (WIDTH, HEIGHT)) and decoded.drift_db >= 40
+
+
+def test_without_a_captioner_an_automatic_caption_fails_before_anything_is_loaded(wan, tmp_path, monkeypatch):
+    monkeypatch.delenv(CAPTIONER_VARIABLE, raising=False)
+    monkeypatch.setattr("vovcodec.codec.encode.load_preset_backbone", lambda *arguments: pytest.fail("loaded"))
+    write_still(tmp_path / "in.png")
+    options = EncodeOptions(preset=write_preset(tmp_path, wan, "wan2.1-1.3b"), caption="auto")
+    with pytest.raises(ModelError) as caught:
+        encode(tmp_path / "in.png", tmp_path / "out.vov", options, SilentListener())
+    for part in ("hf download Qwen/Qwen2.5-VL", f"${CAPTIONER_VARIABLE}", "--caption TEXT"):
+        assert part in str(caught.value)
 
 
 def test_status_and_memory_of_the_hub_models(wan, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from test_backbone_loading import CountAttention
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.checkpointing import set_checkpointing
 from vovcodec.backbone.linears import wan_linears
-from vovcodec.bench.speed_sides import ARCHITECTURES
+from vovcodec.bench.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.slow  # tracing a block takes ten seconds
 

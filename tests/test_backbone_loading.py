@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 import torch
+from diffusers import AutoencoderKLWan, QwenImageTransformer2DModel, WanTransformer3DModel
 from tiny_models import save_tiny_wan
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +17,7 @@ from vovcodec.backbone.caption_cache import CaptionCache
 from vovcodec.backbone.catalog import CATALOG, flow_shift
 from vovcodec.backbone.checkpointing import set_checkpointing
 from vovcodec.backbone.fingerprint import cache_root, fingerprint_folder
+from vovcodec.backbone.linears import qwen_image_linears, wan_linears
 from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder
 from vovcodec.backbone.locate import MODELS_VARIABLE, locate_model
 from vovcodec.backbone.memory import (
@@ -26,6 +28,7 @@ from vovcodec.backbone.memory import (
     out_of_memory_explained,
 )
 from vovcodec.backbone.registry import BACKBONES, load_backbone
+from vovcodec.bench.architectures import ARCHITECTURES
 from vovcodec.errors import ModelError, UsageError
 
 WAN = CATALOG["wan2.1-1.3b"]
@@ -195,17 +198,35 @@ def test_published_shifts():
         assert torch.tensor(mu).exp().item() == pytest.approx(flow_shift("qwen-image", side, side))
 
 
-def test_catalogue_counts_are_those_of_the_classes():
-    from diffusers import AutoencoderKLWan, QwenImageTransformer2DModel, WanTransformer3DModel
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
 
-    def count(model) -> int:
-        return sum(p.numel() for p in model.parameters())
 
+def n_factor_entries(layers) -> int:
+    return sum(layer.in_features + layer.out_features for _, layer in layers)
+
+
+@pytest.mark.parametrize(("name", "published"), [("wan2.1-1.3b", 737_280), ("wan2.1-14b", 3_276_800)])
+def test_the_full_size_wan_architectures(name, published):
+    """Without memory: weights as counted in the catalogue, and the factor entries D of rank 1 that the paper names."""
     with torch.device("meta"):
-        wan = WanTransformer3DModel(num_attention_heads=12, ffn_dim=8960, num_layers=30)
-        assert count(wan) == WAN.transformer_params
-        assert count(AutoencoderKLWan()) == WAN.autoencoder_params
-        assert count(QwenImageTransformer2DModel()) == CATALOG["qwen-image"].transformer_params
+        wan = WanTransformer3DModel(**ARCHITECTURES[name])
+        assert count(AutoencoderKLWan()) == CATALOG[name].autoencoder_params
+    assert count(wan) == CATALOG[name].transformer_params
+    assert n_factor_entries(wan_linears(wan, "qkvo", 0)) == published
+    assert n_factor_entries(wan_linears(wan, "qkvo", 5)) == published * 5 // CATALOG[name].n_blocks
+
+
+def test_the_full_size_qwen_image_and_wan22_architectures():
+    with torch.device("meta"):
+        qwen = QwenImageTransformer2DModel()
+        small = WanTransformer3DModel(
+            num_attention_heads=24, in_channels=48, out_channels=48, ffn_dim=14336, num_layers=30
+        )
+    assert count(qwen) == CATALOG["qwen-image"].transformer_params
+    assert n_factor_entries(qwen_image_linears(qwen, "qkvo", 0)) == 60 * 4 * (3072 + 3072)
+    assert count(small) == CATALOG["wan2.2-5b"].transformer_params
+    assert CATALOG["wan2.2-14b"].transformer_params == 2 * CATALOG["wan2.1-14b"].transformer_params
 
 
 def test_memory_estimates_are_ordered_and_choose_the_checkpointing(monkeypatch):
@@ -247,8 +268,11 @@ def test_out_of_memory_in_the_transformer_is_a_model_error(folder, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 EiB")
 
     monkeypatch.setattr(expert, "forward", fail)
-    with pytest.raises(ModelError, match=r"evaluating the transformer.*bfloat16.*--size.*segment_frames"):
+    with pytest.raises(ModelError, match=r"evaluating the transformer.*checkpointing to full.*bfloat16.*--size.*seg"):
         backbone.velocity(torch.zeros(1, 16, 1, 4, 6), 0.5, condition)
+    with torch.no_grad(), pytest.raises(ModelError) as caught:
+        backbone.velocity(torch.zeros(1, 16, 1, 4, 6), 0.5, condition)
+    assert "checkpointing" not in str(caught.value), "a decoder keeps no activations"
 
 
 def test_the_autoencoder_tiles_where_it_is_told_or_has_to(folder, monkeypatch):
@@ -292,6 +316,31 @@ def test_the_autoencoder_tries_again_with_tiles(folder, monkeypatch):
         backbone.to_latents(frames)
 
 
+def test_the_transformer_makes_room_where_not_even_tiles_fit(folder, monkeypatch):
+    import numpy as np
+
+    backbone = load_backbone("wan2.1-1.3b", path=folder, device="cpu")
+    autoencoder, expert = backbone._autoencoder, backbone._loaded_experts()[0]
+    monkeypatch.setattr(autoencoder, "_idle", lambda: backbone._experts)  # as it is on a CUDA device
+    places, encode, tried = ["cuda"], autoencoder.network.encode, []
+    monkeypatch.setattr(expert, "to", lambda place: places.append(str(place)))
+
+    def short_of_memory(x):
+        tried.append((autoencoder.network.use_tiling, places[-1]))
+        if len(tried) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(x)
+
+    monkeypatch.setattr(autoencoder.network, "encode", short_of_memory)
+    frames = np.zeros((1, 32, 32, 3), np.uint8)
+    assert backbone.to_latents(frames).shape == (1, 16, 1, 4, 4)
+    assert tried == [(False, "cuda"), (True, "cuda"), (True, "cpu")] and places == ["cuda", "cpu", "cpu"]
+    tried.clear()
+    monkeypatch.setattr(autoencoder.network, "encode", lambda x: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        backbone.to_latents(frames)
+
+
 class CountAttention(TorchDispatchMode):
     """Counts self-attention kernels: those with as many keys as queries."""
 
@@ -309,8 +358,6 @@ class CountAttention(TorchDispatchMode):
 
 @pytest.mark.parametrize(("mode", "expected"), [("none", (2, 2)), ("attention", (2, 4)), ("full", (4, 4))])
 def test_attention_checkpointing_keeps_self_attention(original, mode, expected):
-    from diffusers import WanTransformer3DModel
-
     transformer = WanTransformer3DModel.from_pretrained(original / "transformer").requires_grad_(False)
     set_checkpointing(transformer, mode)
     x_t = torch.randn(1, 16, 2, 8, 8, requires_grad=True)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.bench import fitting_speed
+from vovcodec.bench.architectures import ARCHITECTURES, random_transformer
+from vovcodec.bench.fitting_speed import measured, summary_lines
 from vovcodec.bench.reference_loop import attach_gathering
-from vovcodec.bench.speed_sides import ARCHITECTURES, Row, Settings, measure
+from vovcodec.bench.speed_sides import SIDES, Row, Settings, failed_row, measure
+from vovcodec.errors import ModelError
 
 
 class Net(nn.Sequential):
@@ -35,31 +43,82 @@ def test_the_reference_gathers_the_same_update():
     assert torch.allclose(theta.grad, ours.grad, atol=1e-5)
 
 
-@pytest.mark.parametrize("side", ["reference", "ours"])
-def test_every_side_is_measured(side):
-    settings = Settings("tiny", (5, 32, 32), "cpu", "float32", "attention", False, 1, None)
-    rows = measure(side, settings)
-    frozen = [("frozen", "frozen pass")] if side == "ours" else []
-    assert [(row.side, row.what) for row in rows] == [(side, "fit"), (side, "decode"), *frozen]
+SETTINGS = Settings("tiny", (5, 32, 32), "cpu", "bfloat16", "attention", False, 1, None)
+PARTS = {
+    "reference": ["fit", "decode"],
+    "ours": ["frozen pass", "fit", "frozen pass", "decode", "steering", "decoding"],
+    "autoencoder": ["to latents", "to frames"],
+}
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_every_part_of_every_side_is_measured(side):
+    rows = measure(side, SETTINGS)
+    assert [row.what for row in rows] == PARTS[side] and {row.side for row in rows} == {side}
     assert all(row.wall_s > 0 and row.peak_mb > 0 and row.n_tokens == 2 * 2 * 2 for row in rows)
 
 
-def test_the_table_and_the_summary(tmp_path, monkeypatch, capsys):
+def test_a_part_that_memory_does_not_suffice_for_is_recorded_and_the_others_go_on(monkeypatch):
+    def short_of_memory(*arguments, **settings):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("vovcodec.bench.speed_sides.fit_vector", short_of_memory)
+    rows = measure("ours", SETTINGS)
+    assert [row.what for row in rows] == PARTS["ours"]
+    failed = [row for row in rows if math.isnan(row.wall_s)]
+    assert [row.what for row in failed] == ["fit"] and "out of memory on cpu while fit" in failed[0].note
+
+
+def test_random_weights_have_the_dtypes_of_a_loaded_model():
+    transformer = random_transformer("tiny", "bfloat16", "cpu")
+    assert transformer.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
+    assert transformer.condition_embedder.time_embedder.linear_1.weight.dtype == torch.float32
+    assert not any(parameter.requires_grad for parameter in transformer.parameters())
+
+
+def test_the_command_measures_several_architectures_unattended(tmp_path, monkeypatch, capsys):
+    """As `make bench-gpu` runs it, in this process; a side that dies leaves its row, and the exit code says so."""
+    dies = Settings("tiny", (5, 32, 32), "cpu", "bfloat16", "auto", True, 1, None)
+
+    def measured(side, settings):
+        return [failed_row(side, "all", settings, "a process\ndied")] if settings == dies else measure(side, settings)
+
+    monkeypatch.setattr(fitting_speed, "measured", measured)
+    out = tmp_path / "speed.tsv"
+    line = "--architecture tiny tiny --device cpu --precision bfloat16 --compile --steps 1"
+    assert fitting_speed.main([*line.split(), "--out", str(out)]) == ModelError.exit_code
+    told = capsys.readouterr().out
+    assert "of the reference loop's time (target 0.6)" in told and "ours, all: not measured: a process died" in told
+    assert "steering:" in told and "to frames:" in told
+    header, *lines = (line.split("\t") for line in out.read_text().splitlines())
+    assert {"device", "torch", "diffusers", "shape", "wall_s", "cpu_s", "peak_mb", "note"} <= set(header)
+    assert len(lines) == 2 * (2 + 6 + 1 + 2) and all(len(line) == len(header) for line in lines)
+
+
+def killed(side, settings):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_process_that_is_killed_is_a_row(monkeypatch):
+    monkeypatch.setattr(fitting_speed, "measure", killed)
+    (row,) = measured("ours", SETTINGS)
+    assert math.isnan(row.wall_s) and "terminated abruptly" in row.note
+
+
+def test_the_summary_compares_the_sides():
     def row(side, what, seconds):
         return Row(side, what, seconds, seconds, 100.0, "none", 64, 8)
 
-    made = {
-        "reference": [row("reference", "fit", 3.0), row("reference", "decode", 1.0)],
-        "ours": [row("ours", "fit", 1.5), row("ours", "decode", 0.5), row("frozen", "frozen pass", 1.2)],
-    }
-    monkeypatch.setattr(fitting_speed, "measured", lambda side, settings: made[side])
-    out = tmp_path / "speed.tsv"
-    assert fitting_speed.main(["--architecture", "tiny", "--device", "cpu", "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert "2.00 times as fast" in told and "25.0 % more" in told
-    header, *lines = out.read_text().splitlines()
-    assert {"device", "torch", "diffusers", "wall_s", "cpu_s", "peak_mb"} <= set(header.split("\t"))
-    assert len(lines) == 5 and all(len(line.split("\t")) == len(header.split("\t")) for line in lines)
+    rows = [row("reference", "fit", 3.0), row("ours", "frozen pass", 1.0), row("ours", "fit", 1.5)]
+    told = "\n".join(summary_lines([*rows, row("ours", "frozen pass", 1.4)], "cpu"))
+    assert "0.50 of the reference loop's time" in told and "25.0 % more" in told and "decode" not in told
+
+
+def test_without_a_device_the_command_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fitting_speed.main(["--device", "cuda", "--out", str(tmp_path / "x.tsv")]) == ModelError.exit_code
+    assert "no CUDA device" in capsys.readouterr().err and not (tmp_path / "x.tsv").exists()
 
 
 def test_architectures_are_those_of_the_models():

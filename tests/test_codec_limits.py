@@ -256,7 +256,7 @@ def encode_tiny() -> None:
     segment_module.encode_segment(
         backbone,
         preset,
-        sampler_of_preset(preset, is_still=True),
+        sampler_of_preset(preset, "pocket", (32, 32), is_still=True),
         make_adapter(backbone, Adaptation(vector_length=64)),
         "",
         np.full((1, 32, 32, 3), 90, dtype=np.uint8),

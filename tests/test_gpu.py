@@ -10,7 +10,7 @@ from tiny_models import save_tiny_wan
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.loading import LoadOptions
 from vovcodec.backbone.registry import load_backbone
-from vovcodec.bench.speed_sides import Settings, measure
+from vovcodec.bench.speed_sides import SIDES, Settings, measure
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
@@ -98,6 +98,7 @@ def test_the_gradient_is_the_same_in_every_mode(tmp_path, monkeypatch, precision
 
 @pytest.mark.parametrize("architecture", ["pocket", "wan2.1-1.3b"])
 def test_both_sides_of_the_speed_comparison_run(architecture):
-    for side in ("reference", "ours"):
+    for side in SIDES:
         settings = Settings(architecture, (5, 128, 224), "cuda:0", "bfloat16", "auto", False, 1, None)
-        assert all(row.wall_s > 0 for row in measure(side, settings))
+        rows = measure(side, settings)
+        assert all(row.wall_s > 0 for row in rows), [row.note for row in rows]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vovcodec.codec.plans import sampler_of_preset
 from vovcodec.errors import UsageError
 from vovcodec.presets import Preset, PresetError, list_presets, load_preset, preset_digest, resolve
 
@@ -62,6 +63,47 @@ def test_the_paper_effort_is_the_published_recipe(name):
     assert (paper.adaptation.vector_length, paper.adaptation.rank, paper.adaptation.targets) == published
     assert paper.steering.method == "none"
     assert (paper.fitting.stage1.lr, paper.fitting.stage2.lr) == (2e-3, 1.5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "vector_length", "rank", "short_side", "segment_frames", "steps", "batch", "script"),
+    [
+        # steps: of the two stages; script: those of effort slow, with a batch of 4.
+        ("paper-video", 131072, 1, 480, 81, (1000, 1000), 64, (2000, 2000)),
+        ("paper-image", 65536, 4, 512, 1, (5000, 1000), 32, (5000, 1000)),
+    ],
+)
+def test_the_paper_presets_have_the_published_settings(
+    name, vector_length, rank, short_side, segment_frames, steps, batch, script
+):
+    preset = load_preset(name)
+    paper, slow = (resolve(preset, {}, effort) for effort in ("paper", "slow"))
+    for each, n_steps, size in ((paper, steps, batch), (slow, script, 4)):
+        fitting, adaptation, sampler = each.fitting, each.adaptation, each.sampler
+        assert (fitting.stage1.steps, fitting.stage2.steps, fitting.batch) == (*n_steps, size)
+        assert (fitting.stage1.lr, fitting.stage2.lr) == (2e-3, 1.5e-3)
+        assert fitting.stage1.weight_decay == fitting.stage2.weight_decay == 1e-4
+        assert fitting.stage2.warmup_steps == 500 and 3e-3 <= fitting.stage2.lambda_ <= 6e-3
+        assert each.rate.lambda_ == fitting.stage2.lambda_ and fitting.objective == "reference"
+        assert (adaptation.vector_length, adaptation.rank, adaptation.targets) == (vector_length, rank, "qkvo")
+        assert (adaptation.projection, adaptation.last_blocks) == ("balanced-philox", None)
+        assert sampler.method == "ode" and 50 <= sampler.steps <= 100 and each.steering.method == "none"
+        assert (each.geometry.short_side, each.geometry.segment_frames) == (short_side, segment_frames)
+        assert (each.backbone.precision, each.geometry.multiple) == ("bfloat16", 16)
+
+
+@pytest.mark.parametrize("name", [name for name in list_presets() if name != "pocket"])
+@pytest.mark.parametrize("size", [(832, 480), (480, 832), (1280, 720), (768, 512), (1024, 1024)])
+def test_the_flow_shift_follows_the_coded_size(name, size):
+    paper = resolve(load_preset(name), {}, "paper")
+    found = sampler_of_preset(paper, paper.backbone.id, size, is_still=size[0] < size[1]).shift_q8 / 256
+    if paper.backbone.id == "qwen-image":
+        expected = {(768, 512): 1.76, (1024, 1024): 2.0, (1280, 720): 1.95, (832, 480): 1.76, (480, 832): 1.76}[size]
+        assert found == pytest.approx(expected, abs=0.01)
+    else:
+        assert found == (3.0 if 480 in size or 512 in size else 5.0)
+    given = resolve(paper, {"sampler": {"shift": 7.0}})
+    assert sampler_of_preset(given, paper.backbone.id, size, is_still=False).shift_q8 == 7 * 256
 
 
 def test_defaults_fill_what_a_file_leaves_out(preset_file):

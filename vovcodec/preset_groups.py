@@ -51,13 +51,15 @@ def _two_shares(split: list[Any]) -> str | None:
 @dataclass(frozen=True)
 class Backbone:
     """The frozen generative model. path: a local folder; revision: of the hub repository; precision: of its weights;
-    compile: the transformer's blocks by torch.compile, where it runs on CUDA."""
+    compile: the transformer's blocks by torch.compile, where it runs on CUDA; checkpointing: of gradients, auto = the
+    fastest that fits (`backbone.checkpointing`). The last two act on the big models only."""
 
     id: str = _setting()
     path: str | None = _setting(None)
     revision: str | None = _setting(None)
     precision: str = _setting("float32", choices=("float32", "bfloat16", "float16", "int8-weights"))
     compile: bool = _setting(False)
+    checkpointing: str = _setting("auto", choices=("auto", "none", "attention", "full"))
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,13 @@ class Adaptation:
 
 @dataclass(frozen=True)
 class Sampler:
-    """How noise becomes latents. shift: of the timestep schedule; still_shift: the same for stills, null = `shift`;
-    seed: of the decoder's noise."""
+    """How noise becomes latents. shift: of the timestep schedule, null = what the model was published with for the
+    coded size (`backbone.catalog.flow_shift`); still_shift: the same for stills, null = `shift`; seed: of the
+    decoder's noise."""
 
     method: str = _setting("ode", choices=("ode", "eta"))
     steps: int = _setting(4, low=1, high=1000)
-    shift: float = _setting(1.0, low=0.01, high=100.0)
+    shift: float | None = _setting(1.0, low=0.01, high=100.0)
     still_shift: float | None = _setting(None, low=0.01, high=100.0)
     seed: int = _setting(0, low=0, high=(1 << 32) - 1)
 

@@ -137,7 +137,7 @@ def preset_digest(preset: Preset) -> bytes:
     Name, description, efforts, and how the model is found and run are left out: they do not change the result.
     """
     data = {key: dict(value) for key, value in _to_data(preset).items() if key in _GROUPS}
-    for key in ("path", "compile"):
+    for key in ("path", "compile", "checkpointing"):
         data["backbone"].pop(key)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).digest()[:2]

@@ -8,7 +8,7 @@ It runs in float32 whatever the transformer's precision: in bfloat16 its roundin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from vovcodec.backbone.memory import (
     is_out_of_memory,
     out_of_memory_explained,
     release_memory,
+    set_aside,
 )
 
 __all__ = ["NormalizedAutoencoder"]
@@ -35,12 +36,20 @@ class NormalizedAutoencoder:
         network: in float32, on its device.
         device: where it works.
         tiling: True and False force tiles on or off, None uses them where the whole picture does not fit.
+        idle: modules on a CUDA device that do nothing meanwhile; they make room where not even tiles fit.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, tiling: bool | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        tiling: bool | None,
+        idle: Callable[[], Sequence[nn.Module]] = tuple,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.device = device
         self._tiling = tiling
+        self._idle = idle if device.type == "cuda" else tuple
         config = network.config
         self.channels: int = config.z_dim
         self._mean = torch.tensor(config.latents_mean, device=device).view(1, -1, 1, 1, 1)
@@ -69,25 +78,39 @@ class NormalizedAutoencoder:
         return self._run("decoding latents to frames", work, need)
 
     def _run(self, activity: str, work: Callable[[], _Result], need: MemoryNeed) -> _Result:
-        """`work` with or without tiles; where the estimate was too low, once more with tiles."""
+        """`work` with or without tiles; where the estimate was too low, once more with tiles, then without `idle`."""
         free = free_memory_bytes(str(self.device))
         fits = free is None or need.frames <= free
         self._set_tiling(not fits if self._tiling is None else self._tiling)
         if self._tiling is None and fits:
-            try:
-                return work()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            release_memory(str(self.device))
+            done, result = self._tried(work)
+            if done:
+                return result
             self._set_tiling(True)
-        with out_of_memory_explained(
-            activity,
-            str(self.device),
-            "use a smaller --size",
-            "use shorter segments (geometry.segment_frames in the preset)",
+        if idle := self._idle():
+            done, result = self._tried(work)
+            if done:
+                return result
+        with (
+            set_aside(idle, str(self.device)),
+            out_of_memory_explained(
+                activity,
+                str(self.device),
+                "use a smaller --size",
+                "use shorter segments (geometry.segment_frames in the preset)",
+            ),
         ):
             return work()
+
+    def _tried(self, work: Callable[[], _Result]) -> tuple[bool, _Result | None]:
+        """(True, the result), or (False, None) where memory ran out."""
+        try:
+            return True, work()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        release_memory(str(self.device))
+        return False, None
 
     def _set_tiling(self, tiling: bool) -> None:
         if tiling:

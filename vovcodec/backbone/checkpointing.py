@@ -16,9 +16,10 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from vovcodec.backbone.memory import MemoryNeed, choose_checkpointing, free_memory_bytes
 
-__all__ = ["CHECKPOINTING", "Checkpointing", "set_checkpointing"]
+__all__ = ["CHECKPOINTING", "FULL_CHECKPOINTING", "Checkpointing", "set_checkpointing"]
 
 CHECKPOINTING = ("none", "attention", "full")
+FULL_CHECKPOINTING = "set backbone.checkpointing to full in the preset"
 
 _aten = torch.ops.aten
 _ATTENTION_NAMES = (
@@ -69,3 +70,7 @@ class Checkpointing:
             # Decided once: after the first step the allocator holds memory that counts as taken.
             self._mode = choose_checkpointing(need, free_memory_bytes(str(self._device)))
         set_checkpointing(transformer, self._mode)
+
+    def remedies(self) -> list[str]:
+        """What to say where memory ran out during a fit."""
+        return [FULL_CHECKPOINTING] if torch.is_grad_enabled() and self._mode != "full" else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import nn
 
 from vovcodec.backbone.checkpointing import CHECKPOINTING
 from vovcodec.backbone.int8 import quantize_blocks
-from vovcodec.backbone.memory import free_memory_bytes, is_out_of_memory, out_of_memory_explained
+from vovcodec.backbone.memory import free_memory_bytes, is_out_of_memory, out_of_memory_explained, set_aside
 from vovcodec.errors import ModelError, UsageError
 
 __all__ = [
@@ -146,17 +145,9 @@ def borrowed_text_encoder(
         needed_bytes: what it takes. idle: modules that move to main memory meanwhile where both do not fit.
     """
     free = free_memory_bytes(str(device)) if device.type == "cuda" else None
-    moved = [] if free is None or free > needed_bytes else [m for m in idle if m is not None]
-    for module in moved:
-        module.to("cpu")
-    encoder = None
-    try:
+    with set_aside([] if free is None or free > needed_bytes else idle, str(device)):
         encoder = load_component(model_class, folder, dtype, device)
-        yield encoder
-    finally:
-        del encoder
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        for module in moved:
-            module.to(device)
+        try:
+            yield encoder
+        finally:
+            del encoder  # `set_aside` hands its memory back

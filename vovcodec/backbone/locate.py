@@ -15,7 +15,14 @@ from vovcodec.backbone.catalog import ModelFacts
 from vovcodec.backbone.memory import memory_needed
 from vovcodec.errors import ModelError
 
-__all__ = ["MODELS_VARIABLE", "ModelFolder", "embedded_folder", "locate_model", "weight_files"]
+__all__ = [
+    "MODELS_VARIABLE",
+    "ModelFolder",
+    "embedded_folder",
+    "is_cached_revision",
+    "locate_model",
+    "weight_files",
+]
 
 MODELS_VARIABLE = "VOVCODEC_MODELS"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -71,6 +78,11 @@ def embedded_folder(path: Path | str | None = None) -> Path | None:
     shelf = os.environ.get(MODELS_VARIABLE)
     folder = Path(shelf).expanduser() / "pocket" if shelf else None
     return folder if folder is not None and folder.is_dir() else None
+
+
+def is_cached_revision(facts: ModelFacts, revision: str) -> bool:
+    """Whether the hub's cache holds this commit of a model; False for what is no commit."""
+    return bool(_COMMIT.fullmatch(revision)) and _cached(facts, revision, False) is not None
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vovcodec.backbone.catalog import ModelFacts
 from vovcodec.errors import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = [
     "MemoryNeed",
@@ -23,6 +27,7 @@ __all__ = [
     "out_of_memory_explained",
     "precision_remedies",
     "release_memory",
+    "set_aside",
     "what_fits",
 ]
 
@@ -184,6 +189,20 @@ def release_memory(device: str) -> None:
     gc.collect()
     if str(device).startswith("cuda"):
         torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def set_aside(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
+    """While inside, `modules` are in main memory and their place on `device` is free."""
+    for module in modules:
+        module.to("cpu")
+    release_memory(device)
+    try:
+        yield
+    finally:
+        release_memory(device)
+        for module in modules:
+            module.to(device)
 
 
 def _gib(size_bytes: int) -> str:

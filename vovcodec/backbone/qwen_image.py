@@ -62,7 +62,7 @@ class QwenImageBackbone:
         self._facts, self._folder = facts, folder.path
         self.fingerprint = fingerprint_folder(folder.path, folder.components())
         autoencoder = load_component(AutoencoderKLQwenImage, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, self._idle)
         stride = autoencoder.spatial_compression_ratio
         self.geometry = LatentGeometry(
             time_stride=4,
@@ -102,7 +102,6 @@ class QwenImageBackbone:
         tokenizer = AutoTokenizer.from_pretrained(self._folder / "tokenizer", local_files_only=True)
         limit = _TOKENIZER_LIMIT + _TEMPLATE_TOKENS
         tokens = tokenizer(_TEMPLATE.format(caption), max_length=limit, truncation=True, return_tensors="pt")
-        idle = [self._transformer] if self._transformer is not None else []
         needed = self.memory_needed(16, 16).text_encoder
         with borrowed_text_encoder(
             Qwen2_5_VLForConditionalGeneration,
@@ -110,7 +109,7 @@ class QwenImageBackbone:
             self._dtype,
             self.device,
             needed,
-            idle,
+            self._idle(),
         ) as encoder:
             output = encoder(
                 input_ids=tokens.input_ids.to(self.device),
@@ -152,6 +151,10 @@ class QwenImageBackbone:
         """None: how much a channel matters for pixels was not measured on the real weights."""
         return None
 
+    def _idle(self) -> list[nn.Module]:
+        """What lies on the device while the text encoder or the autoencoder works."""
+        return [] if self._transformer is None else [self._transformer]
+
     def _loaded_transformer(self) -> nn.Module:
         if self._transformer is None:
             from diffusers import QwenImageTransformer2DModel
@@ -171,4 +174,4 @@ class QwenImageBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use a smaller base model"]
-        return precision_remedies(self.precision) + remedies
+        return self._checkpointing.remedies() + precision_remedies(self.precision) + remedies

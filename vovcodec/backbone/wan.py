@@ -70,7 +70,7 @@ class WanBackbone:
             self._expert_names.append("transformer_2")
         self._experts: list[nn.Module] = []
         autoencoder = load_component(AutoencoderKLWan, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, lambda: self._experts)
         config = json.loads((folder.path / "transformer" / "config.json").read_text(encoding="utf-8"))
         if config.get("image_dim") and config.get("in_channels") != autoencoder.config.z_dim:
             raise ModelError(f"{folder.path} is an image-to-video model; the codec needs a text-to-video one")
@@ -182,4 +182,4 @@ class WanBackbone:
 
     def _remedies(self) -> list[str]:
         remedies = ["use a smaller --size", "use shorter segments (geometry.segment_frames in the preset)"]
-        return precision_remedies(self.precision) + remedies
+        return self._checkpointing.remedies() + precision_remedies(self.precision) + remedies

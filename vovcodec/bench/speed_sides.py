@@ -1,60 +1,39 @@
-"""The two sides of `fitting_speed`: the published loop and ours on diffusers' Wan transformer with random weights."""
+"""The sides of `fitting_speed`: the published loop and ours on diffusers' Wan transformer with random weights, and the
+autoencoder that both need."""
 
 from __future__ import annotations
 
-import statistics
-import time
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.autoencoder import NormalizedAutoencoder
 from vovcodec.backbone.catalog import model_facts
 from vovcodec.backbone.checkpointing import set_checkpointing
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.memory import choose_checkpointing, free_memory_bytes, memory_needed, out_of_memory_explained
+from vovcodec.bench.architectures import random_autoencoder, random_transformer, random_velocity
+from vovcodec.bench.clock import WARM_UP, Clock, Figures, timed
 from vovcodec.bench.reference_loop import attach_gathering, reference_step
-from vovcodec.codec.measure import peak_memory_bytes
+from vovcodec.codec.plans import plan_of_preset
+from vovcodec.errors import ModelError
 from vovcodec.fitting.fit import FitSettings, StageSettings, fit_vector, initial_vector
 from vovcodec.fitting.objective import ReferenceObjective
-from vovcodec.progress import SilentListener
+from vovcodec.presets import load_preset
 from vovcodec.sampling.sampler import Velocity
+from vovcodec.sampling.steering import follow, steer
 
-__all__ = ["ARCHITECTURES", "Row", "Settings", "measure"]
+__all__ = ["SIDES", "Row", "Settings", "failed_row", "measure"]
 
-_WAN = {"in_channels": 16, "out_channels": 16, "text_dim": 4096, "freq_dim": 256, "attention_head_dim": 128}
-ARCHITECTURES = {
-    "tiny": {
-        "num_attention_heads": 2,
-        "attention_head_dim": 12,
-        "in_channels": 16,
-        "out_channels": 16,
-        "text_dim": 24,
-        "freq_dim": 16,
-        "ffn_dim": 32,
-        "num_layers": 2,
-        "rope_max_seq_len": 64,
-    },
-    "pocket": {
-        "num_attention_heads": 4,
-        "attention_head_dim": 64,
-        "in_channels": 65,
-        "out_channels": 64,
-        "text_dim": 128,
-        "freq_dim": 128,
-        "ffn_dim": 768,
-        "num_layers": 7,
-        "rope_max_seq_len": 256,
-    },
-    "wan2.1-1.3b": _WAN | {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30},
-    "wan2.1-14b": _WAN | {"num_attention_heads": 40, "ffn_dim": 13824, "num_layers": 40},
-}
-_CAPTION_TOKENS = {"tiny": 8, "pocket": 64}
 _VECTOR_LENGTH = 131072  # as published; small models get a fifth of their factor entries, the published ratio
-_WARM_UP = 2
-_Figures = tuple[float, float, float]  # median seconds by the clock and on the processor, peak memory in MB
+_STEERED = "wan2.1-1.3b"  # the preset whose steering is timed, its bytes in proportion to the latents
+_STEERED_VALUES = 2_096_640
+_Size = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -62,7 +41,7 @@ class Settings:
     """What is measured. shape: (frames, height, width) of the clip in pixels."""
 
     architecture: str
-    shape: tuple[int, int, int]
+    shape: _Size
     device: str
     precision: str
     checkpointing: str
@@ -73,7 +52,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; seconds per step, medians."""
+    """One line of the table: seconds, medians over the steps; not a number, with the reason in `note`, where a part
+    could not be measured."""
 
     side: str
     what: str
@@ -83,110 +63,174 @@ class Row:
     checkpointing: str
     vector_length: int
     n_tokens: int
+    note: str = ""
+
+
+_Parts = Iterator[tuple[str, Callable[[], Figures]]]
+
+
+def failed_row(side: str, what: str, settings: Settings, note: str) -> Row:
+    """The row of something that could not be measured."""
+    return Row(side, what, math.nan, math.nan, math.nan, "none", 0, _n_tokens(settings.shape), " ".join(note.split()))
 
 
 def measure(side: str, settings: Settings) -> list[Row]:
-    """The rows of one side, "reference" or "ours", in this process. Raises ModelError when memory runs out."""
+    """The rows of one of `SIDES`, in this process. A part that memory does not suffice for gets a row that says so.
+
+    Raises ModelError when not even the model fits.
+    """
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    with out_of_memory_explained(f"measuring {side}", settings.device, "use a smaller --shape or --architecture"):
+    with out_of_memory_explained(f"preparing {side}", settings.device, "use a smaller --architecture"):
         torch.manual_seed(0)
-        transformer = _random_transformer(settings)
-        linears = wan_linears(transformer, "qkvo", 0)
-        n_entries = sum(layer.in_features + layer.out_features for _, layer in linears)
-        vector_length = min(_VECTOR_LENGTH, n_entries // 5)
-        n_frames, height, width = settings.shape
-        shape = (1, transformer.config.out_channels, 1 + (n_frames - 1) // 4, height // 8, width // 8)
-        target = torch.randn(shape, device=settings.device)
-        n_tokens = shape[2] * shape[3] * shape[4] // 4
-        velocity = _velocity(transformer, settings)
-        run = _reference_side if side == "reference" else _our_side
-        return [
-            Row(side if what != "frozen pass" else "frozen", what, *figures, mode, vector_length, n_tokens)
-            for what, mode, figures in run(transformer, linears, velocity, target, vector_length, settings)
-        ]
+        vector_length, parts = SIDES[side](settings)
+    rows = []
+    for what, part in parts:
+        try:
+            with out_of_memory_explained(what, settings.device, "use a smaller --shape or --architecture"):
+                figures = part()
+        except ModelError as error:
+            rows.append(failed_row(side, what, settings, str(error)))
+            continue
+        kept = (figures.wall_s, figures.cpu_s, figures.peak_mb, figures.checkpointing)
+        rows.append(Row(side, what, *kept, vector_length, _n_tokens(settings.shape), figures.note))
+    return rows
 
 
-def _random_transformer(settings: Settings) -> nn.Module:
-    from diffusers import WanTransformer3DModel
+class _Scene:
+    """What both loops work on: a transformer, the layers to adapt, latents to fit."""
 
-    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)  # the weights of 14 B parameters in float32 would be twice what is measured
-    try:
-        with torch.device(settings.device):
-            transformer = WanTransformer3DModel(**ARCHITECTURES[settings.architecture])
-    finally:
-        torch.set_default_dtype(before)
-    return transformer.eval().requires_grad_(False)
+    def __init__(self, settings: Settings) -> None:
+        self.transformer = random_transformer(settings.architecture, settings.precision, settings.device)
+        self.velocity = random_velocity(self.transformer, settings.architecture)
+        self.linears = wan_linears(self.transformer, "qkvo", 0)
+        n_entries = sum(layer.in_features + layer.out_features for _, layer in self.linears)
+        self.vector_length = min(_VECTOR_LENGTH, n_entries // 5)
+        shape = (1, self.transformer.config.out_channels, *_latent_size(settings.shape))
+        self.target = torch.randn(shape, device=settings.device)
 
+    def evaluate(self) -> None:
+        """One step of a decoder."""
+        with torch.no_grad():
+            self.velocity(self.target, 0.5)
 
-def _velocity(transformer: nn.Module, settings: Settings) -> Velocity:
-    """v(x_t, t) in float32, whatever the transformer's precision, as a backbone has it."""
-    config, dtype = transformer.config, transformer.dtype
-    n_tokens = _CAPTION_TOKENS.get(settings.architecture, 512)
-    condition = torch.randn(1, n_tokens, config.text_dim, device=settings.device, dtype=dtype)
-
-    def velocity(x_t, t):
-        extra = config.in_channels - x_t.shape[1]
-        x = torch.cat([x_t, torch.zeros_like(x_t[:, :extra])], dim=1) if extra else x_t
-        times = torch.full((1,), 1000.0 * t, device=settings.device)
-        return transformer(x.to(dtype), timestep=times, encoder_hidden_states=condition, return_dict=False)[0].float()
-
-    return velocity
+    def frozen_pass(self) -> None:
+        """The model's own forward pass and its backward pass to the input, without a vector."""
+        x_t = self.target.clone().requires_grad_()
+        (self.velocity(x_t, 0.5) - self.target).square().mean().backward()
 
 
-def _reference_side(
-    transformer: nn.Module,
-    linears: list[tuple[str, nn.Linear]],
-    velocity: Velocity,
-    target: Tensor,
-    vector_length: int,
-    settings: Settings,
-) -> Iterator[tuple[str, str, _Figures]]:
-    theta = attach_gathering(transformer, linears, vector_length)
-    yield "fit", "full", _timed(reference_step(velocity, target, theta), settings)
-    yield "decode", "none", _timed(_evaluation(velocity, target), settings)
+def _reference_side(settings: Settings) -> tuple[int, _Parts]:
+    scene = _Scene(settings)
+    theta = attach_gathering(scene.transformer, scene.linears, scene.vector_length)
+    step = reference_step(scene.velocity, scene.target, theta)
+
+    def parts() -> _Parts:
+        yield "fit", lambda: timed(step, settings.device, settings.steps, checkpointing="full")
+        yield "decode", lambda: timed(scene.evaluate, settings.device, settings.steps)
+
+    return scene.vector_length, parts()
 
 
-def _our_side(
-    transformer: nn.Module,
-    linears: list[tuple[str, nn.Linear]],
-    velocity: Velocity,
-    target: Tensor,
-    vector_length: int,
-    settings: Settings,
-) -> Iterator[tuple[str, str, _Figures]]:
-    mode = _checkpointing_mode(settings)
-    set_checkpointing(transformer, mode)
+def _our_side(settings: Settings) -> tuple[int, _Parts]:
+    scene, mode = _Scene(settings), _checkpointing_mode(settings)
+    set_checkpointing(scene.transformer, mode)
     if settings.compiled:
-        transformer.compile_repeated_blocks()
+        scene.transformer.compile_repeated_blocks()
+    device = scene.target.device
+    adapter = LowRankAdapter(scene.linears, rank=1, vector_length=scene.vector_length, seed=0, device=device)
+    theta = initial_vector(0, 0, scene.vector_length).to(device)
+    steered: list = []
 
-    def frozen_pass() -> None:
-        x_t = target.clone().requires_grad_()
-        (velocity(x_t, 0.5) - target).square().mean().backward()
+    def fit() -> Figures:
+        clock = Clock(settings.device)
+        stages = StageSettings(WARM_UP + settings.steps, 2e-3, 1e-4), StageSettings(0, 0.0)
+        with adapter.attached():
+            fit_vector(
+                adapter,
+                scene.velocity,
+                ReferenceObjective(scene.target, 0, 0, 1),
+                FitSettings(*stages, 0.0, published=True),
+                theta,
+                segment=0,
+                listener=clock,
+            )
+        return clock.figures(checkpointing=mode)
 
-    before = _timed(frozen_pass, settings)
-    adapter = LowRankAdapter(linears, rank=1, vector_length=vector_length, seed=0, device=target.device)
-    clock = _Clock(settings)
-    n_steps = _WARM_UP + settings.steps
-    with adapter.attached():
-        fit_vector(
-            adapter,
-            velocity,
-            ReferenceObjective(target, 0, 0, 1),
-            FitSettings(StageSettings(n_steps, 2e-3, 1e-4), StageSettings(0, 0.0), 0.0, published=True),
-            initial_vector(0, 0, vector_length).to(target.device),
-            segment=0,
-            listener=clock,
-        )
-        yield "fit", mode, clock.figures()
-        adapter.materialize(initial_vector(0, 0, vector_length).to(target.device))
-        yield "decode", "none", _timed(_evaluation(velocity, target), settings)
-    # Before and after the fit: what drifts with the machine's temperature and load then counts for both alike.
-    after = _timed(frozen_pass, settings)
-    means = (statistics.fmean(pair) for pair in zip(before[:2], after[:2], strict=True))
-    yield "frozen pass", mode, (*means, after[2])
+    def adapted(work: Callable[[], object], n_steps: int, **how) -> Figures:
+        with adapter.attached():
+            adapter.materialize(theta)
+            return timed(work, settings.device, n_steps, **how)
+
+    def steering() -> Figures:
+        preset = load_preset(_STEERED)
+        size_bytes = max(40.0, preset.steering.bytes * scene.target.numel() / _STEERED_VALUES)
+        velocity = _ideal(scene.velocity)
+
+        def work() -> None:
+            steered[:] = steer(velocity, scene.target, plan_of_preset(preset), 0, size_bytes=size_bytes)
+
+        return adapted(work, 1, warm_up=0, note=f"{size_bytes:.0f} bytes")
+
+    def decoding() -> Figures:
+        plan, choices, _ = steered
+        shape, velocity = tuple(scene.target.shape), _ideal(scene.velocity)
+        note = f"{len(plan.times) - 1} steps"
+        return adapted(lambda: follow(velocity, choices, plan, 0, shape, device), 1, warm_up=0, note=note)
+
+    def parts() -> _Parts:
+        # Before and after the fit: what drifts with the machine's temperature and load then counts for both alike.
+        yield "frozen pass", lambda: timed(scene.frozen_pass, settings.device, settings.steps, checkpointing=mode)
+        yield "fit", fit
+        yield "frozen pass", lambda: timed(scene.frozen_pass, settings.device, settings.steps, checkpointing=mode)
+        yield "decode", lambda: adapted(scene.evaluate, settings.steps)
+        yield "steering", steering
+        if steered:
+            yield "decoding", decoding
+
+    return scene.vector_length, parts()
+
+
+def _autoencoder_side(settings: Settings) -> tuple[int, _Parts]:
+    n_frames, height, width = settings.shape
+    network = random_autoencoder(settings.architecture, settings.device)
+    autoencoder = NormalizedAutoencoder(network, torch.device(settings.device), None)
+    need = memory_needed(model_facts(_STEERED), "bfloat16", n_frames=n_frames, width=width, height=height)
+    frames = np.random.default_rng(0).integers(0, 256, (n_frames, height, width, 3), dtype=np.uint8)
+    latents = torch.randn(1, autoencoder.channels, *_latent_size(settings.shape), device=settings.device)
+
+    def once(work: Callable[[], object]) -> Figures:
+        figures = timed(work, settings.device, 1, warm_up=1)
+        return replace(figures, note="in tiles" if network.use_tiling else "")
+
+    def parts() -> _Parts:
+        yield "to latents", lambda: once(lambda: autoencoder.to_latents(frames, need))
+        yield "to frames", lambda: once(lambda: autoencoder.to_frames(latents, need))
+
+    return 0, parts()
+
+
+SIDES = {"reference": _reference_side, "ours": _our_side, "autoencoder": _autoencoder_side}
+
+
+def _latent_size(shape: _Size) -> _Size:
+    n_frames, height, width = shape
+    return 1 + (n_frames - 1) // 4, height // 8, width // 8
+
+
+def _n_tokens(shape: _Size) -> int:
+    return math.prod(_latent_size(shape)) // 4
+
+
+def _ideal(velocity: Velocity) -> Velocity:
+    """The cost of `velocity` with the answer of a model that knows all about white noise, x̂₀ = x_t·(1−t)/((1−t)² + t²):
+    residuals, and with them the bits that steering takes, are then those of a good model."""
+
+    def ideal(x_t: Tensor, t: float) -> Tensor:
+        velocity(x_t, t)
+        return x_t * ((1 - (1 - t) / ((1 - t) ** 2 + t * t)) / t)
+
+    return ideal
 
 
 def _checkpointing_mode(settings: Settings) -> str:
@@ -196,61 +240,3 @@ def _checkpointing_mode(settings: Settings) -> str:
     n_frames, height, width = settings.shape
     need = memory_needed(facts, settings.precision, n_frames=n_frames, width=width, height=height)
     return choose_checkpointing(need, free_memory_bytes(settings.device))
-
-
-def _evaluation(velocity: Velocity, target: Tensor) -> Callable[[], None]:
-    def evaluate() -> None:
-        with torch.no_grad():
-            velocity(target, 0.5)
-
-    return evaluate
-
-
-class _Clock(SilentListener):
-    """Takes the time of steps; a progress listener, whose units are the steps of a fit."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._device, self._times = settings.device, []
-
-    def stage(self, name: str, n_units: int, done: int = 0) -> None:
-        self.start()
-
-    def advance(self, n_units: int = 1, **figures: float) -> None:
-        self.stop()
-        self.start()
-
-    def start(self) -> None:
-        """A step begins; everything before it is finished."""
-        self._synchronize()
-        self._started = time.perf_counter(), time.process_time()
-
-    def stop(self) -> None:
-        """A step ends when the device has done it."""
-        self._synchronize()
-        self._times.append((time.perf_counter() - self._started[0], time.process_time() - self._started[1]))
-
-    def figures(self) -> _Figures:
-        """Median seconds by the clock and on the processor after the warm-up; peak memory in MB since the last call."""
-        wall, cpu = (statistics.median(column) for column in zip(*self._times[_WARM_UP:], strict=True))
-        return wall, cpu, _peak_bytes(self._device) / 1e6
-
-    def _synchronize(self) -> None:
-        if self._device.startswith("cuda"):
-            torch.cuda.synchronize(self._device)
-
-
-def _timed(step: Callable[[], None], settings: Settings) -> _Figures:
-    clock = _Clock(settings)
-    for _ in range(_WARM_UP + settings.steps):
-        clock.start()
-        step()
-        clock.stop()
-    return clock.figures()
-
-
-def _peak_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        peak = torch.cuda.max_memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        return peak
-    return peak_memory_bytes()

@@ -52,7 +52,7 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     found = {"versions": versions}
     if "torch" in missing:
         return found | {"models": {"pocket": embedded}}, missing
-    from vovcodec.codec.models import model_report
+    from vovcodec.codec.models import captioner_status, model_report
 
     devices = _devices()
     best = "cuda:0" if "cuda:0" in devices else "cpu"
@@ -60,6 +60,7 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     return found | {
         "devices": devices,
         "models": {"pocket": embedded} | {name: state for name, (state, _) in reports.items()},
+        "captions": {"auto": captioner_status()},
         f"would run on {best}": {name: memory for name, (_, memory) in reports.items()},
         "caches": _caches(),
     }, missing

@@ -10,14 +10,24 @@ import numpy as np
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.progress import ProgressListener
 
-__all__ = ["MAX_CAPTION_BYTES", "check_caption", "resolve_caption"]
+__all__ = ["MAX_CAPTION_BYTES", "check_caption", "require_captioner", "resolve_caption"]
 
 MAX_CAPTION_BYTES = 8192
 
 
-def resolve_caption(option: str | None, frames: Callable[[], np.ndarray], listener: ProgressListener) -> str:
+def require_captioner(option: str | None) -> None:
+    """Raises ModelError, saying what to do, where "auto" asks for a captioner and there is none on this machine."""
+    if option == "auto":
+        from vovcodec.backbone.captioner import find_captioner
+
+        find_captioner()
+
+
+def resolve_caption(
+    option: str | None, frames: Callable[[], np.ndarray], listener: ProgressListener, device: str = "auto"
+) -> str:
     """The caption text for an option: None or "none" → empty, "@FILE" → the file's text, "auto" → a local
-    vision-language model on `frames()` (uint8 [F, H, W, 3]), anything else → itself.
+    vision-language model on `frames()` (uint8 [F, H, W, 3]), run on `device`, anything else → itself.
 
     Raises UsageError, MediaError (unreadable file), ModelError (no captioner here).
     """
@@ -26,7 +36,7 @@ def resolve_caption(option: str | None, frames: Callable[[], np.ndarray], listen
     if option == "auto":
         from vovcodec.backbone.captioner import caption_frames
 
-        caption = caption_frames(frames())
+        caption = caption_frames(frames(), device=device)
         listener.note(f"caption: {caption}")
         return caption
     if option.startswith("@"):

@@ -26,7 +26,7 @@ from vovcodec.codec.accounting import (
     payload_size,
 )
 from vovcodec.codec.budget import target_file_bytes
-from vovcodec.codec.captions import resolve_caption
+from vovcodec.codec.captions import require_captioner, resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
 from vovcodec.codec.injection import warn_of_few_steps
@@ -101,6 +101,7 @@ def _encode(
         torch.set_num_threads(options.threads)
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
     ranks.first(functools.partial(require_writable, target, overwrite=options.overwrite))
+    ranks.first(functools.partial(require_captioner, options.caption))
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
@@ -138,7 +139,7 @@ def _encode(
             # Several devices are the workers' own: here the model only tells what it is.
             backbone = load_preset_backbone(preset, devices[0] if len(devices) == 1 else "cpu", backbones)
             caption = ranks.first(
-                lambda: resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener)
+                lambda: resolve_caption(options.caption, lambda: spool.sample(_CAPTION_FRAMES), listener, devices[0])
             )
             job = _Job(
                 options, preset, backbone, info, spool, detector.cuts(), track, caption, listener, devices, ranks
@@ -273,7 +274,7 @@ class _Job:
             preset_digest=preset_digest(preset),
             precision=backbone.precision,
             adaptation=adaptation_of_preset(preset),
-            sampler=sampler_of_preset(preset, is_still=is_still),
+            sampler=sampler_of_preset(preset, backbone.id, (spool.width, spool.height), is_still=is_still),
         )
         # Whatever is kept, the first process keeps.
         resume = options.resume or not ranks.is_first

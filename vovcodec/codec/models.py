@@ -13,7 +13,15 @@ from vovcodec.progress import ProgressListener
 if TYPE_CHECKING:
     from vovcodec.backbone.protocol import Backbone
 
-__all__ = ["BackboneCache", "announce_needs", "cache_folders", "load_preset_backbone", "model_report", "model_status"]
+__all__ = [
+    "BackboneCache",
+    "announce_needs",
+    "cache_folders",
+    "captioner_status",
+    "load_preset_backbone",
+    "model_report",
+    "model_status",
+]
 
 
 class BackboneCache:
@@ -65,6 +73,16 @@ def model_report(device: str) -> dict[str, tuple[str, str]]:
     return report
 
 
+def captioner_status() -> str:
+    """The folder of the model that `--caption auto` would use, or what to do to have one, in one line."""
+    from vovcodec.backbone.captioner import find_captioner
+
+    try:
+        return str(find_captioner())
+    except ModelError as error:
+        return str(error)
+
+
 def cache_folders() -> dict[str, Path]:
     """Folders this package and the hub's client keep things in between runs."""
     from huggingface_hub import constants
@@ -90,7 +108,7 @@ def load_preset_backbone(preset: Preset, device: str, backbones: BackboneCache |
         revision=chosen.revision,
         device=device,
         precision=chosen.precision,
-        options=LoadOptions(compiled=chosen.compile),
+        options=LoadOptions(compiled=chosen.compile, checkpointing=chosen.checkpointing),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+from vovcodec.backbone.catalog import flow_shift
 from vovcodec.container import TRELLIS_MEMORY, Adaptation, CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
@@ -20,6 +21,7 @@ __all__ = [
     "plan_of_preset",
     "plan_of_segment",
     "sampler_of_preset",
+    "shift_q8_of_preset",
 ]
 
 # Names in the container ↔ names in sampling.
@@ -105,8 +107,18 @@ def adaptation_of_preset(preset: Preset) -> Adaptation | None:
     )
 
 
-def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
-    """The header's sampler: a signal-to-noise grid for atoms, a shifted time grid otherwise."""
+def shift_q8_of_preset(preset: Preset, backbone_id: str, size: tuple[int, int], *, is_still: bool) -> int:
+    """The header's flow shift, in 1/256: the preset's, else what the model was published with for the coded `size`."""
+    sampler = preset.sampler
+    shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
+    return shift_to_q8(flow_shift(backbone_id, *size) if shift is None else shift)
+
+
+def sampler_of_preset(preset: Preset, backbone_id: str, size: tuple[int, int], *, is_still: bool) -> Sampler:
+    """The header's sampler: a signal-to-noise grid for atoms, a shifted time grid otherwise.
+
+    size: coded width and height in px.
+    """
     sampler = preset.sampler
     if preset.steering.method == "atoms":
         plan = plan_of_preset(preset)
@@ -117,9 +129,9 @@ def sampler_of_preset(preset: Preset, *, is_still: bool) -> Sampler:
             snr_start_q=plan.snr_start_q,
             snr_ratio_q=plan.snr_ratio_q,
         )
-    shift = sampler.still_shift if is_still and sampler.still_shift else sampler.shift
     sampler_id = "eta" if preset.steering.method == "importance" else "ode"
-    return Sampler(sampler_id=sampler_id, seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_to_q8(shift))
+    shift_q8 = shift_q8_of_preset(preset, backbone_id, size, is_still=is_still)
+    return Sampler(sampler_id=sampler_id, seed=sampler.seed, n_steps=sampler.steps, shift_q8=shift_q8)
 
 
 def frame_rate_of(header: StreamHeader) -> Fraction:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.catalog import model_facts
+from vovcodec.backbone.locate import is_cached_revision
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.plans import importance_plan, plan_of_segment
@@ -42,15 +44,22 @@ def load_matching_backbone(
 ) -> Backbone:
     """The base model a file was made with; `backbones` may have it already.
 
+    Without a `path` the hub's cache is asked for the revision in the header before its newest one.
+
     Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False, FormatError for a
     coded size that this model cannot have.
     """
     load = (backbones or BackboneCache()).load
-    backbone = load(header.backbone_id, path=path, device=device, precision=header.precision)
+    facts, revision = model_facts(header.backbone_id), None
+    if facts is not None and path is None and is_cached_revision(facts, header.backbone_revision):
+        revision = header.backbone_revision
+    backbone = load(header.backbone_id, path=path, revision=revision, device=device, precision=header.precision)
     if backbone.fingerprint != header.fingerprint and not force:
+        origin = f" (hub revision {header.backbone_revision[:12]})" if header.backbone_revision else ""
         raise ModelError(
-            f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}, but the ones here are "
-            f"{backbone.fingerprint.hex()}; name the folder of the matching ones with --model, or go on with --force"
+            f"this file was made with {header.backbone_id} weights {header.fingerprint.hex()}{origin}, but the ones "
+            f"here are {backbone.fingerprint.hex()}; name the folder of the matching ones with --model, or go on with "
+            "--force"
         )
     multiple = backbone.geometry.size_multiple
     if header.coded_width % multiple or header.coded_height % multiple:

@@ -34,8 +34,9 @@ from vovcodec.codec.injection import (
     warn_of_few_steps,
 )
 from vovcodec.codec.limits import require_affordable, steering_cost
+from vovcodec.codec.models import announce_needs
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
-from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment
+from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment, shift_q8_of_preset
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
@@ -43,7 +44,7 @@ from vovcodec.errors import MediaError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener
-from vovcodec.sampling.schedule import full_grid_injections, shift_to_q8
+from vovcodec.sampling.schedule import full_grid_injections
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 
 __all__ = ["preset_of_header", "read_reference", "resteer"]
@@ -74,6 +75,16 @@ def resteer(
         n_threads=options.threads,
         approve=options.approve,
         doing="steering",
+    )
+    announce_needs(
+        header.backbone_id,
+        header.precision,
+        [device],
+        listener,
+        remedies=("use a device with more memory",),
+        n_frames=max(segment.n_frames for segment in stream.segments),
+        width=header.coded_width,
+        height=header.coded_height,
     )
     with FrameSpool(header.coded_width, header.coded_height) as spool:
         read_reference(reference, header, spool, listener)
@@ -213,9 +224,9 @@ class _Job:
         header, preset = self.stream.header, self.preset
         old = header.sampler
         if self.options.method == "importance":
-            is_still = not header.frame_rate_num
-            shift = preset.sampler.still_shift if is_still and preset.sampler.still_shift else preset.sampler.shift
-            shift_q8 = old.shift_q8 if old.schedule == "shift" else shift_to_q8(shift)
+            is_still, size = not header.frame_rate_num, (header.coded_width, header.coded_height)
+            own_shift_q8 = shift_q8_of_preset(preset, header.backbone_id, size, is_still=is_still)
+            shift_q8 = old.shift_q8 if old.schedule == "shift" else own_shift_q8
             sampler = Sampler(
                 sampler_id="eta", noise_id=old.noise_id, seed=old.seed, n_steps=n_steps, shift_q8=shift_q8
             )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
+from vovcodec.backbone.catalog import model_facts
+from vovcodec.backbone.checkpointing import FULL_CHECKPOINTING
 from vovcodec.backbone.memory import out_of_memory_explained
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
@@ -51,7 +53,11 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 __all__ = ["encode_segment"]
 
 
-_FITTING_REMEDIES = ("code smaller with --size", "take --effort instant, which fits nothing", "shorten the segments")
+def _fitting_remedies(preset: Preset) -> list[str]:
+    """What to say where memory runs out while a vector is fitted."""
+    can_checkpoint = model_facts(preset.backbone.id) is not None and preset.backbone.checkpointing != "full"
+    remedies = ["code smaller with --size", "take --effort instant, which fits nothing", "shorten the segments"]
+    return [FULL_CHECKPOINTING, *remedies] if can_checkpoint else remedies
 
 
 def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) -> FitSettings:
@@ -161,7 +167,7 @@ def encode_segment(
         with (
             adapted_velocity(backbone, caption, adapter, None, for_fitting=True) as velocity,
             backbone.fitting_precision(),
-            out_of_memory_explained("fitting the vector", str(backbone.device), *_FITTING_REMEDIES),
+            out_of_memory_explained("fitting the vector", str(backbone.device), *_fitting_remedies(preset)),
         ):
             fitted = fit_vector(
                 adapter,
