@@ -73,14 +73,16 @@ def test_a_missed_target_is_an_error(common, capsys, monkeypatch):
 
 def test_shares_of_the_vector(common, capsys):
     arguments, out = common
-    assert split.main([*arguments, "--shares", "0,20,50", "--still-bytes", "300"]) == 0
+    assert split.main([*arguments, "--shares", "0,20,50", "--still-bytes", "300", "--exact"]) == 0
     rows = read_rows(out, split.SplitRow)
     assert [row.share_percent for row in rows] == [0, 20, 50]
     assert [row.vector_length for row in rows] == [0, 240, 600]
     sizes = [row.vector_bytes for row in rows]
     assert sizes[0] == 0 < sizes[1] <= 60 and 0 < sizes[2] <= 150
     assert all(294 <= row.size_bytes <= 300 for row in rows), "what the vector leaves goes to the atoms"
-    assert "20 % vector: " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "20 % vector: " in printed and printed.count("coding the vector costs ") == 2
+    assert rows[0].psnr_exact_db is None and all(abs(row.psnr_exact_db - row.psnr_db) < 1 for row in rows[1:])
     assert split.main([*arguments, "--effort", "paper"]) == 2
 
 

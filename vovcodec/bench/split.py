@@ -1,9 +1,12 @@
 """How the bytes of a file are best divided between vector and atoms: quality for several shares at several byte counts.
 
     python -m vovcodec.bench.split --media FOLDER --out FILE.tsv [--clips dog,kodim23] [--bytes 800,1500,3000]
-        [--still-bytes 500,1000] [--shares 0,4,10,25,50] [--effort fast] [--bits 2] [--frames 33] [--threads N]
+        [--still-bytes 500,1000] [--shares 0,4,10,25,50] [--effort fast] [--bits 2] [--exact] [--frames 33]
+        [--threads N]
 
-The fit is that of the effort; the vector has as many entries as get --bits bits each from its share.
+The fit is that of the effort; the vector has as many entries as get --bits bits each from its share. With --exact each
+file is made once more with a vector that is fitted by stage 1 alone, in as many steps as both stages have, and takes
+eight bits an entry; the bytes that are more are not counted: the difference is what coding the vector costs.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, encode_item, names, read_item
 from vovcodec.bench.preset_text import setting_path, with_values
 from vovcodec.bench.table import Table
+from vovcodec.codec.options import EncodeReport
 from vovcodec.errors import UsageError
 from vovcodec.presets import Preset, load_preset, preset_path, resolve
 from vovcodec.progress import SilentListener
@@ -27,11 +31,15 @@ from vovcodec.progress import SilentListener
 __all__ = ["SplitRow", "main"]
 
 _LEAST_ENTRIES = 32
+_MODEL_BYTES = 3
 
 
 @dataclass(frozen=True)
 class SplitRow:
-    """One encode. share_percent: of the payload, meant for the vector; the other bytes are what came out."""
+    """One encode. share_percent: of the payload, meant for the vector; the other bytes are what came out.
+
+    psnr_exact_db: of the same atoms bytes (or up to a hundredth more) beside a vector that is as good as not quantised.
+    """
 
     model: str
     item: str
@@ -49,6 +57,7 @@ class SplitRow:
     ssim: float
     evaluations: int
     encode_s: float
+    psnr_exact_db: float | None = None
 
 
 def _measure(
@@ -57,18 +66,31 @@ def _measure(
     entries = max(_LEAST_ENTRIES, round(share / 100 * target * 8 / options.bits)) if share else 0
     path = folder / preset_path(options.preset).name
     text = preset_path(options.preset).read_text(encoding="utf-8")
-    path.write_text(with_values(text, {setting_path(preset, options.effort, "adaptation.vector_length"): entries}))
-    report = encode_item(
-        item,
-        folder / "coded.vov",
-        SilentListener(),
-        preset=path,
-        effort=options.effort,
-        target_bytes=target,
-        split=(share / 100, 1 - share / 100),
-        device=options.device,
-        threads=options.threads,
-    )
+
+    def encoded(target_bytes: int, vector_share: float, values: dict[str, int]) -> EncodeReport:
+        paths = {setting_path(preset, options.effort, name): value for name, value in values.items()}
+        path.write_text(with_values(text, paths), encoding="utf-8")
+        return encode_item(
+            item,
+            folder / "coded.vov",
+            SilentListener(),
+            preset=path,
+            effort=options.effort,
+            target_bytes=target_bytes,
+            split=(vector_share, 1 - vector_share),
+            device=options.device,
+            threads=options.threads,
+        )
+
+    length = {"adaptation.vector_length": entries}
+    report = encoded(target, share / 100, length)
+    exact = None
+    if options.exact and share:
+        fitting = resolve(preset, {}, options.effort).fitting
+        stages = {"fitting.stage1.steps": fitting.stage1.steps + fitting.stage2.steps, "fitting.stage2.steps": 0}
+        atoms, vector = report.sections["atoms"], entries + _MODEL_BYTES
+        overhead = report.size_bytes - atoms - report.sections["vector"]
+        exact = encoded(overhead + atoms + vector, vector / (atoms + vector), length | stages)
     return SplitRow(
         model,
         item.name,
@@ -86,6 +108,7 @@ def _measure(
         round(report.ssim, 5),
         report.n_network_evaluations,
         round(report.encode_s, 1),
+        exact and round(exact.psnr_db, 3),
     )
 
 
@@ -137,6 +160,11 @@ def _means(rows: Sequence[SplitRow]) -> str:
                     f"{kind} {effort} {target} bytes, {share:g} % vector: {gain:+.2f} dB, SSIM {similarity:+.4f}, "
                     f"{len(pairs)} file{'s' * (len(pairs) > 1)}"
                 )
+            costs = [
+                row.psnr_exact_db - row.psnr_db for row in here if row.share_percent == share and row.psnr_exact_db
+            ]
+            if costs:
+                lines.append(f"  coding the vector costs {fmean(costs):+.2f} dB, at most {max(costs):+.2f}")
     return "\n".join(lines)
 
 
@@ -150,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of the vector, in percent",
     )  # fmt: skip
     parser.add_argument("--effort", default="fast", help="of the preset")
+    parser.add_argument("--exact", action="store_true", help="also a vector that is as good as not quantised")
     parser.add_argument("--bits", type=float, default=2.0, help="per entry of the vector")
     return run("split", _work, parser.parse_args(arguments))
 
