@@ -131,7 +131,8 @@ class Stage1:
 
 @dataclass(frozen=True)
 class Stage2:
-    """Fitting θ to frames and rate. lambda: start value of the multiplier; warmup_steps: until it acts in full."""
+    """Fitting θ to frames and rate. lambda: multiplier of the rate, where no size is asked for; warmup_steps: until it
+    acts in full."""
 
     steps: int = _setting(0, low=0, high=1_000_000)
     lr: float = _setting(5e-3, low=0.0, high=1.0)

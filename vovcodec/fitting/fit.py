@@ -1,4 +1,4 @@
-"""The two stages of a fit: distortion alone, then distortion plus rate on the quantised vector.
+"""The two stages of a fit: distortion alone, then distortion of the quantised vector at a rate.
 
 Stage 1 minimises D(θ). Stage 2 has two forms.
 
