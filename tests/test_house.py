@@ -35,8 +35,8 @@ ALLOWED = {
     "anchors": {"media"},
     # Evaluation looks at what the whole codec makes, from outside.
     "evaluation": {"anchors", "codec", "container", "media", "metrics"},
-    # Benches look at every part and at the whole.
-    "bench": PARTS | {"anchors", "codec", "evaluation", "preset_groups", "presets"},
+    # Benches look at every part and at the whole, and train networks to compare.
+    "bench": PARTS | {"anchors", "codec", "evaluation", "preset_groups", "presets", "pretraining"},
     "cli": {"codec", "container", "evaluation", "media", "presets", "pretraining"},
     "demo": {"media", "metrics"},
 }

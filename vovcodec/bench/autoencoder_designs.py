@@ -44,24 +44,24 @@ class Design:
 
 
 def _space_to_depth(patch_px: int, **config: Any) -> dict[str, Any]:
-    """Wan 2.2's style: pixels of a patch are channels, and levels have shortcuts without parameters."""
+    """Pixels of a patch are channels, as in the autoencoder of Wan 2.2."""
     channels = 3 * patch_px**2
-    levels = {"dim_mult": [1, 2, 2], "temperal_downsample": [True, True], "is_residual": True}
+    levels = {"dim_mult": [1, 2, 2], "temperal_downsample": [True, True]}
     return levels | {"patch_size": patch_px, "in_channels": channels, "out_channels": channels} | config
 
 
 DESIGNS = {
     "block": Design("linear block transform, 4x8x8, 64 channels"),
     "wan": Design(
-        "small Wan 2.1 autoencoder, 4x8x8, 16 channels",
-        config={"base_dim": 16, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]},
+        "small Wan autoencoder, 4x8x8, 16 channels",
+        config={"base_dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "temperal_downsample": [False, True, True]},
     ),
-    "s2d": Design("space-to-depth input, 4x8x8, 32 channels", config=_space_to_depth(2, base_dim=40, z_dim=32)),
+    "s2d": Design("space-to-depth input, 4x8x8, 32 channels", config=_space_to_depth(2, base_dim=24, z_dim=32)),
     "deep": Design(
         "deep compression, 4x16x16, 96 channels",
         space_stride=16,
         patch_size=1,
-        config=_space_to_depth(4, base_dim=80, z_dim=96),
+        config=_space_to_depth(4, base_dim=48, z_dim=96),
     ),
 }
 
@@ -72,13 +72,14 @@ def build_autoencoder(design: Design, seed: int) -> AutoencoderKLWan:
     z_dim = design.config["z_dim"]
     network = AutoencoderKLWan(
         num_res_blocks=1,
+        is_residual=True,  # shortcuts without parameters: without them these few minutes teach little
         latents_mean=[0.0] * z_dim,
         latents_std=[1.0] * z_dim,
         scale_factor_spatial=design.space_stride,
         **design.config,
     )
     # Posteriors start narrow: otherwise the first steps only learn to see through their noise.
-    nn.init.constant_(network.quant_conv.bias[z_dim:], -4.0)
+    nn.init.constant_(network.quant_conv.bias[z_dim:], -6.0)
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)

@@ -40,10 +40,10 @@ __all__ = ["Autoencoder", "decoder_parameters", "latent_prior", "trained_autoenc
 
 Autoencoder = BlockTransformAutoencoder | MetricAutoencoder
 
-_SHAPES = (BatchShape(1, 96, 96, 1.0), BatchShape(5, 64, 64, 2.0), BatchShape(9, 64, 64, 1.0))
-_TOKENS_PER_BATCH = 96
+_SHAPES = (BatchShape(1, 64, 64, 1.0), BatchShape(5, 64, 64, 2.0), BatchShape(9, 64, 64, 1.0))
+_TOKENS_PER_BATCH = 64
 _METRIC_SHAPES = (BatchShape(9, 96, 96, 1.0),)
-_METRIC_BATCHES, _METRIC_TOKENS = 48, 108
+_METRIC_BATCHES, _METRIC_TOKENS = 24, 108
 _EPSILON = 0.1  # of values in [−1, 1]: squared error below, absolute above
 _BETA = 0.005
 _LR = 3e-3
@@ -56,7 +56,7 @@ _LATENT_SHAPES = (
     BatchShape(33, 96, 96, 1.0),
     BatchShape(33, 128, 208, 2.0),
 )
-_LATENT_BATCHES = 96
+_LATENT_BATCHES = 48
 _RECIPE = TransformerRecipe(width=192, heads=4, layers=4, ffn=512, text_width=64, text_layers=1, tokens_per_batch=1000)
 
 _Kept = TypeVar("_Kept")

@@ -88,14 +88,14 @@ def _work(options: argparse.Namespace) -> int:
     }
     table = Table(options.out, AutoencoderRow, **shared)
     items = [read_item(path, options.preset, options.frames, None) for path in paths]
-    wanted = [(item, size) for item in items for size in (options.still_bytes if item.is_still else options.bytes)]
     corpus = None
     for design in options.designs or DESIGNS:
-        missing = [
-            (item, size)
-            for item, size in wanted
-            if not table.having(design=design, item=item.name, frames=len(item.frames), target_bytes=size)
-        ]
+        missing = []
+        for item in items:
+            known = table.having(design=design, item=item.name, frames=len(item.frames))
+            sizes = set(options.still_bytes if item.is_still else options.bytes) - {row.target_bytes for row in known}
+            if sizes:
+                missing.append((item, sorted(sizes)))
         if missing:
             corpus = corpus or load_corpus(options.data)
             _measure(design, corpus, missing, table, shared, options, plan_of_preset(preset))
@@ -106,13 +106,14 @@ def _work(options: argparse.Namespace) -> int:
 def _measure(
     design: str,
     corpus: Corpus,
-    missing: Sequence[tuple[Item, int]],
+    missing: Sequence[tuple[Item, list[int]]],
     table: Table[AutoencoderRow],
     shared: dict[str, Any],
     options: argparse.Namespace,
     plan: SteeringPlan,
 ) -> None:
-    """Trains what is not trained yet, and adds a row for each item and size that is missing."""
+    """Trains what is not trained yet, and adds a row for each item and each of its missing sizes."""
+    print(f"{design}: {DESIGNS[design].title}", file=sys.stderr, flush=True)
     run_dir, patch_size = options.run / design, DESIGNS[design].patch_size
     autoencoder, n_steps = trained_autoencoder(
         DESIGNS[design], corpus, run_dir, options.autoencoder_minutes, options.seed
@@ -129,27 +130,30 @@ def _measure(
         "latent_values": latent_values,
         "decode_s": round(decode_s, 2),
     }
-    for item, size_bytes in missing:
+    for item, sizes in missing:
         n_frames = len(item.frames)
         target = autoencoder.encode(_to_tensor(pad_frames(item.frames, -(-(n_frames - 1) // 4) * 4 + 1)))
-        outcome = ours(velocity, target, size_bytes, plan=plan)
-        ceiling, decoded = (_to_frames(autoencoder.decode(latents))[:n_frames] for latents in (target, outcome.latents))
-        row = AutoencoderRow(
-            **own,
-            item=item.name,
-            kind="still" if item.is_still else "clip",
-            size="{}x{}".format(*item.size),
-            frames=n_frames,
-            ceiling_psnr_db=round(psnr(item.frames, ceiling), 3),
-            ceiling_ssim=round(ssim(item.frames, ceiling), 5),
-            target_bytes=size_bytes,
-            size_bytes=round(outcome.size_bytes, 1),
-            evaluations=outcome.n_evaluations,
-            psnr_db=round(psnr(item.frames, decoded), 3),
-            ssim=round(ssim(item.frames, decoded), 5),
-        )
-        table.add(row)
-        print(f"{item.name}: {design}, {size_bytes} B: {row.psnr_db:.2f} dB, SSIM {row.ssim:.3f}", file=sys.stderr)
+        ceiling = _to_frames(autoencoder.decode(target))[:n_frames]
+        for size_bytes in sizes:
+            outcome = ours(velocity, target, size_bytes, plan=plan)
+            decoded = _to_frames(autoencoder.decode(outcome.latents))[:n_frames]
+            row = AutoencoderRow(
+                **own,
+                item=item.name,
+                kind="still" if item.is_still else "clip",
+                size="{}x{}".format(*item.size),
+                frames=n_frames,
+                ceiling_psnr_db=round(psnr(item.frames, ceiling), 3),
+                ceiling_ssim=round(ssim(item.frames, ceiling), 5),
+                target_bytes=size_bytes,
+                size_bytes=round(outcome.size_bytes, 1),
+                evaluations=outcome.n_evaluations,
+                psnr_db=round(psnr(item.frames, decoded), 3),
+                ssim=round(ssim(item.frames, decoded), 5),
+            )
+            table.add(row)
+            quality = f"{row.psnr_db:.2f} of {row.ceiling_psnr_db:.2f} dB, SSIM {row.ssim:.3f}"
+            print(f"{item.name}: {design}, {size_bytes} B: {quality}", file=sys.stderr, flush=True)
 
 
 def _to_tensor(frames: np.ndarray) -> Tensor:
