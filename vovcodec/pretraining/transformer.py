@@ -32,6 +32,7 @@ __all__ = [
     "build_networks",
     "caption_tokens",
     "draw_times",
+    "latent_loss",
     "make_optimizers",
     "noisy_state",
     "predict",
@@ -66,11 +67,13 @@ class TransformerRecipe:
     seed: int = 0
 
 
-def build_networks(recipe: TransformerRecipe, latent_channels: int) -> tuple[WanTransformer3DModel, UMT5EncoderModel]:
-    """The transformer and text encoder with seeded initial weights."""
+def build_networks(
+    recipe: TransformerRecipe, latent_channels: int, patch_size: int = 2
+) -> tuple[WanTransformer3DModel, UMT5EncoderModel]:
+    """The transformer and text encoder with seeded initial weights; patch_size: of a token, in latent positions."""
     torch.manual_seed(recipe.seed)
     transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
+        patch_size=(1, patch_size, patch_size),
         num_attention_heads=recipe.heads,
         attention_head_dim=recipe.width // recipe.heads,
         in_channels=latent_channels + 1,
@@ -146,9 +149,15 @@ def noisy_state(
 ) -> tuple[Tensor, Tensor, Preconditioning]:
     """x₀ and x_t = (1 − t)·x₀ + t·ε, [B, C, T, h, w], of frames [B, 3, F, H, W] at times [B], and F's coefficients."""
     x0 = autoencoder.encode(frames)
+    return x0, *_with_noise(x0, autoencoder.channel_std(x0.shape[2]), t, generator)
+
+
+def _with_noise(
+    x0: Tensor, channel_std: Tensor, t: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Preconditioning]:
     noise = torch.randn(x0.shape, generator=generator).to(x0.device)
     time_ = t.view(-1, 1, 1, 1, 1)
-    return x0, (1 - time_) * x0 + time_ * noise, precondition(t, autoencoder.channel_std(x0.shape[2]))
+    return (1 - time_) * x0 + time_ * noise, precondition(t, channel_std)
 
 
 def prediction_loss(
@@ -162,9 +171,23 @@ def prediction_loss(
     beta: float,
 ) -> Tensor:
     """The objective of the module's docstring for frames [B, 3, F, H, W] at times [B], with noise from `generator`."""
-    x0, x_t, coefficients = noisy_state(autoencoder, frames, t, generator)
+    x0 = autoencoder.encode(frames)
+    return latent_loss((transformer, text), x0, autoencoder.channel_std(x0.shape[2]), captions, t, generator, beta)
+
+
+def latent_loss(
+    networks: tuple[nn.Module, nn.Module],
+    x0: Tensor,
+    channel_std: Tensor,
+    captions: list[str],
+    t: Tensor,
+    generator: torch.Generator,
+    beta: float,
+) -> Tensor:
+    """The same for latents [B, C, T, h, w] of any autoencoder, with their channels' deviations [1, C, T, 1, 1]."""
+    x_t, coefficients = _with_noise(x0, channel_std, t, generator)
     target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
-    prediction = predict((transformer, text), x_t, t, captions, coefficients)
+    prediction = predict(networks, x_t, t, captions, coefficients)
     weight = coefficients.c_out.square() ** beta
     weight = weight / weight.mean(dim=(1, 2), keepdim=True)
     return (weight * (prediction.float() - target).square()).mean()
