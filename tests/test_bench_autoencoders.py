@@ -106,11 +106,13 @@ def test_training_continues_where_it_stopped(tmp_path):
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DESIGNS, "deep", tiny("deep"))
+    monkeypatch.setattr(autoencoders, "_COST_SIZE", (9, 64, 96))
     monkeypatch.setattr(autoencoder_training, "_SHAPES", (BatchShape(5, 32, 32, 1.0), BatchShape(1, 32, 32, 1.0)))
     monkeypatch.setattr(autoencoder_training, "_LATENT_SHAPES", (BatchShape(5, 32, 32, 1.0),))
     monkeypatch.setattr(autoencoder_training, "_METRIC_SHAPES", (BatchShape(5, 32, 32, 1.0),))
     for name, value in {
         "_TOKENS_PER_BATCH": 8,
+        "_BASIS_BATCHES": 3,
         "_METRIC_TOKENS": 16,
         "_METRIC_BATCHES": 3,
         "_LATENT_BATCHES": 2,
@@ -140,7 +142,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     for row in rows:
         assert 0 < row.size_bytes <= row.target_bytes and row.evaluations >= 2 and row.transformer_steps > 0
         assert row.frames == (6 if row.kind == "clip" else 1) and row.decode_s > 0
-    assert rows[0].latent_values == 64 * 9 * 16 * 28 and rows[3].latent_values == 8 * 9 * 8 * 14
+    assert rows[0].latent_values == 64 * 3 * 8 * 12 and rows[3].latent_values == 8 * 3 * 4 * 6
     assert rows[0].autoencoder_steps == 0 < rows[3].autoencoder_steps
     assert rows[1].psnr_db > rows[0].psnr_db and rows[0].ceiling_psnr_db > rows[0].psnr_db
     assert "deep: " in capsys.readouterr().out

@@ -48,6 +48,7 @@ _SHAPES = (
     BatchShape(33, 32, 32, 1.0),
 )
 _TOKENS_PER_BATCH = 64
+_BASIS_BATCHES = 150
 _METRIC_SHAPES = (BatchShape(33, 64, 64, 1.0),)
 _METRIC_BATCHES, _METRIC_TOKENS = 24, 144
 _EPSILON = 0.1  # of values in [−1, 1]: squared error below, absolute above
@@ -94,7 +95,7 @@ def trained_autoencoder(
     if design.config is None:
         if not (run_dir / "basis").is_dir():
             fitted = BlockTransformAutoencoder()
-            fit_basis(fitted, corpus, seed=seed)
+            fit_basis(fitted, corpus, seed=seed, n_batches=_BASIS_BATCHES)
             fitted.save_pretrained(run_dir / "basis")
         return BlockTransformAutoencoder.from_pretrained(run_dir / "basis"), 0
     network = build_autoencoder(design, seed)

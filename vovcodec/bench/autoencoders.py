@@ -41,6 +41,8 @@ from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = ["AutoencoderRow", "main"]
 
+_COST_SIZE = (33, 128, 224)  # frames, height, width
+
 
 @dataclass(frozen=True)
 class AutoencoderRow:
@@ -128,7 +130,7 @@ def _measure(
         "transformer_steps": n_transformer_steps,
         "decoder_parameters": decoder_parameters(autoencoder),
         "latent_values": latent_values,
-        "decode_s": round(decode_s, 2),
+        "decode_s": round(decode_s, 3),
     }
     for item, sizes in missing:
         n_frames = len(item.frames)
@@ -168,7 +170,7 @@ def _to_frames(decoded: Tensor) -> np.ndarray:
 @torch.no_grad()
 def _cost(autoencoder: Autoencoder) -> tuple[int, float]:
     """Latent values of a clip of 33 frames of 224×128, and the processor seconds that decoding it takes, best of 3."""
-    latents = autoencoder.encode(torch.zeros(1, 3, 33, 128, 224))
+    latents = autoencoder.encode(torch.zeros(1, 3, *_COST_SIZE))
     spent = []
     for _ in range(3):
         before = time.process_time()
@@ -185,14 +187,14 @@ def _print_means(rows: Sequence[AutoencoderRow]) -> None:
             f"{design}: {first.decoder_parameters} parameters and {first.decode_s} s to decode, "
             f"{first.latent_values} latent values, {first.autoencoder_steps} and {first.transformer_steps} steps"
         )
-        for kind, target in sorted({(row.kind, row.target_bytes) for row in own}):
-            here = [row for row in own if (row.kind, row.target_bytes) == (kind, target)]
+        for frames, target in sorted({(row.frames, row.target_bytes) for row in own}):
+            here = [row for row in own if (row.frames, row.target_bytes) == (frames, target)]
             quality, similarity, most, most_similar = (
                 fmean(getattr(row, field) for row in here)
                 for field in ("psnr_db", "ssim", "ceiling_psnr_db", "ceiling_ssim")
             )
             shown = f"{quality:6.2f} dB {similarity:.3f}, ceiling {most:.2f} dB {most_similar:.3f}"
-            print(f"  {kind} {target:5} bytes: {shown}, mean of {len(here)}")
+            print(f"  {frames:2} frame(s), {target:4} bytes: {shown}, mean of {len(here)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
