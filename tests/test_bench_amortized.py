@@ -44,25 +44,19 @@ def test_the_command_trains_measures_and_continues(tmp_path, monkeypatch, capsys
         for i in range(n):
             picture = np.stack([127 + 60 * np.sin(x / (3 + i) + c) + 60 * np.cos(y / 4 - c) for c in range(3)], -1)
             Image.fromarray(picture.clip(0, 255).astype("u1")).save(tmp_path / folder / f"waves{i}.png")
-    out, seen = tmp_path / "table.tsv", []
-    loss = amortized._Trained.loss
-
-    def counted(self, corpus):
-        seen.append(self.step)
-        self.elapsed_s += 20.0
-        return loss(self, corpus)
-
-    monkeypatch.setattr(amortized._Trained, "loss", counted)
+    out = tmp_path / "table.tsv"
     common = ["--data", str(tmp_path / "data"), "--run", str(tmp_path / "run"), "--media", str(tmp_path / "media")]
     common += ["--out", str(out), "--vector-length", "16", "--still-bytes", "120", "--threads", "1"]
-    assert amortized.main([*common, "--minutes", "0.6"]) == 0
+    assert amortized.main([*common, "--minutes", "0.01"]) == 0
     rows = read_rows(out, amortized.AmortizedRow)
-    assert [row.variant for row in rows] == ["shipped", "without", "with"] and seen == [0, 1]
+    assert [row.variant for row in rows] == ["shipped", "without", "with"]
     assert rows[0].vector_bytes == rows[1].vector_bytes == 0 < rows[2].vector_bytes < 40
-    assert all(row.size_bytes == 120 and row.train_steps == 2 for row in rows)
+    [n_steps] = {row.train_steps for row in rows}
+    assert n_steps > 0 and all(row.size_bytes == 120 for row in rows)
     assert len({row.psnr_db for row in rows}) == 3
     assert "still 120 bytes, with vector" in capsys.readouterr().out
-    assert amortized.main([*common, "--minutes", "0.6"]) == 0 and seen == [0, 1], "nothing is done twice"
-    assert read_rows(out, amortized.AmortizedRow) == rows
-    assert amortized.main([*common, "--minutes", "1.2"]) == 0 and seen == [0, 1, 2, 3], "the training goes on"
+    assert amortized.main([*common, "--minutes", "0.01"]) == 0
+    assert read_rows(out, amortized.AmortizedRow) == rows, "nothing is done twice"
+    assert amortized.main([*common, "--minutes", "0.02"]) == 0
+    assert read_rows(out, amortized.AmortizedRow)[-1].train_steps > n_steps, "the training goes on"
     assert amortized.main(["--out", str(out), "--media", str(tmp_path / "media")]) == 2

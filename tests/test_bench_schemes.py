@@ -155,6 +155,6 @@ def test_published_settings_beside_the_codecs(waves, tmp_path, capsys):
     for name, n_evaluations in (("reference-100", 100), ("gvcc-64", 20)):
         theirs, own = points[name], points[f"ours as {name}"]
         assert theirs.evaluations == n_evaluations >= own.evaluations and own.size_bytes <= theirs.size_bytes
-        assert own.target_bytes == theirs.size_bytes and not own.is_ours
+        assert own.target_bytes == theirs.size_bytes and not own.is_of_a_codec
     printed = capsys.readouterr().out
     assert "  gvcc-64: " in printed and "against gvcc" not in printed

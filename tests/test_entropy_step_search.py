@@ -7,11 +7,11 @@ import pytest
 
 from vovcodec.entropy.quantizer import SYMBOL_LIMIT, nearest_step_size_q, quantize
 from vovcodec.entropy.step_search import finest_step_size_q
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import coded_size
 
 
 def size_of(vector: np.ndarray, step_size_q: int) -> int:
-    return sum(map(len, encode_symbols(quantize(vector, step_size_q))))
+    return coded_size(quantize(vector, step_size_q))
 
 
 @pytest.mark.parametrize("near", [None, 0, 20000, 25000, 65535])
@@ -29,7 +29,7 @@ def test_a_good_guess_saves_most_of_the_work(monkeypatch):
 
     vector = np.random.default_rng(3).standard_normal(500).astype(np.float32)
     calls = []
-    monkeypatch.setattr(module, "encode_symbols", lambda symbols: calls.append(1) or encode_symbols(symbols))
+    monkeypatch.setattr(module, "coded_size", lambda symbols: calls.append(1) or coded_size(symbols))
     found = finest_step_size_q(vector, 120)
     n_without = len(calls)
     finest_step_size_q(1.002 * vector, 120, found)

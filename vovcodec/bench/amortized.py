@@ -6,7 +6,7 @@
 An encoder network sees the latents and gives the symbols of a vector of its own for every sample of a batch; encoder
 and embedded model are trained on the prediction of the clean latents, at the high noise where layout, colour and motion
 are decided. Then at equal bytes, steering included: the model as shipped, the one trained along without a vector, and
-that with its vector. The training is kept in --run and continued there; it stops after --minutes in all.
+that with its vector. The training is kept in --run and continued there, see timed_training.py for the minutes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,13 +30,14 @@ from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, read_item
 from vovcodec.bench.steering_schemes import problem_of
 from vovcodec.bench.table import Table
+from vovcodec.bench.timed_training import step_generator, train_for
 from vovcodec.codec.plans import plan_of_preset
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import coded_size
 from vovcodec.errors import UsageError
 from vovcodec.metrics import psnr, ssim
 from vovcodec.presets import load_preset, resolve
 from vovcodec.pretraining.batches import draw_batch
-from vovcodec.pretraining.corpus import load_corpus
+from vovcodec.pretraining.corpus import Corpus, load_corpus
 from vovcodec.pretraining.transformer import draw_times, prediction_loss
 from vovcodec.sampling.steering import steer
 
@@ -48,7 +48,7 @@ _TIMES = (1.5, 1.5)  # mean and standard deviation of logit(t)
 _SPREAD = 1.5  # standard deviation of the symbols, about 2.6 bits each
 _WITHOUT = 0.2  # share of batches without vectors, so that the model can do without
 _SEED, _BETA, _TOKENS = 61, 0.5, 2000
-_SAVE_EVERY_S = 120.0
+_LR, _EMA = (5e-5, 1e-3), 0.98  # learning rates of the model and of the encoder
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class AmortizedRow:
 
 
 class VectorEncoder(nn.Module):
-    """Latents [B, C, T, h, w] in deviations → symbols float [B, k] of fixed spread, not rounded yet."""
+    """Latents [B, C, T, h, w] in deviations → symbols float [B, k] of fixed spread, not rounded yet.
+
+    log_delta: ln of the step size, of factor entries.
+    """
 
     def __init__(self, channels: int, vector_length: int, width: int = 96, grid: int = 4) -> None:
         super().__init__()
@@ -80,6 +83,7 @@ class VectorEncoder(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(width * grid * grid, 4 * width), nn.GELU(), nn.Linear(4 * width, vector_length)
         )
+        self.log_delta = nn.Parameter(torch.tensor(math.log(0.02)))
 
     def forward(self, latents: Tensor) -> Tensor:
         """The first frame's channels and the mean of the others' (their group's means and motion), side by side."""
@@ -90,7 +94,7 @@ class VectorEncoder(nn.Module):
 
 
 class _Trained:
-    """The model, its updates and the encoder; everything that is trained, and its state on disk."""
+    """The model and the encoder, trained together, and the updates that join them."""
 
     def __init__(self, backbone: PocketBackbone, vector_length: int) -> None:
         self.backbone = backbone
@@ -98,85 +102,52 @@ class _Trained:
         self.updates = BatchedUpdates(backbone.adaptable_linears("qkvo", 0), vector_length=vector_length, seed=0)
         torch.manual_seed(_SEED)
         self.encoder = VectorEncoder(backbone.geometry.channels, vector_length)
-        # Of a factor entry: a symbol moves it by a fiftieth to begin with.
-        self.log_delta = nn.Parameter(torch.tensor(math.log(0.02)))
-        self.modules = nn.ModuleList([self.completed, self.encoder]).requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [*self.encoder.parameters(), self.log_delta], "lr": 1e-3},
-                {"params": self.completed.parameters(), "lr": 5e-5},
-            ],
-            betas=(0.9, 0.98),
-        )
-        self.step, self.elapsed_s = 0, 0.0
+        self.n_steps = 0
 
     def symbols(self, x0: Tensor) -> Tensor:
-        """Rounded symbols [B, k], straight through."""
+        """Rounded symbols [B, k] of latents [B, C, T, h, w], straight through."""
         soft = self.encoder(x0 / self.backbone.channel_std(x0.shape[2]))
         return soft + (soft.round() - soft).detach()
 
-    def vectors(self, symbols: Tensor) -> Tensor:
-        """θ [B, k] of symbols."""
-        return symbols * self.log_delta.exp() * self.updates.entry_scale
+    def adapted(self, symbols: Tensor) -> AbstractContextManager[None]:
+        """While inside, sample b of a batch sees the model with the vector of symbols [B, k], row b."""
+        return self.updates.attached(symbols * self.encoder.log_delta.exp() * self.updates.entry_scale)
 
-    def loss(self, corpus) -> Tensor:
-        batch = draw_batch(corpus, seed=_SEED, step=self.step, tokens_per_batch=_TOKENS)
-        generator = torch.Generator().manual_seed(_SEED * 1_000_003 + self.step)
-        t = draw_times(len(batch.frames), *_TIMES, generator)
+    def train(self, corpus: Corpus, path: Path, minutes: float) -> None:
+        """Until `minutes` are over in all; continues the state in `path`. The averaged networks are what is kept."""
         backbone = self.backbone
-        adapted = nullcontext()
-        if float(torch.rand((), generator=generator)) >= _WITHOUT:
-            adapted = self.updates.attached(self.vectors(self.symbols(backbone.vae.encode(batch.frames))))
-        with torch.autocast("cpu", torch.bfloat16), adapted:
-            return prediction_loss(
-                self.completed, backbone._text_encoder, backbone.vae, batch.frames, batch.captions, t, generator, _BETA
-            )
 
-    def train(self, corpus, path: Path, minutes: float) -> None:
-        """Until `minutes` are over in all; continues the state in `path`."""
-        if path.is_file():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.modules.load_state_dict(state["modules"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.log_delta.data.copy_(state["log_delta"])
-            self.step, self.elapsed_s = state["step"], state["elapsed_s"]
-        running, saved = None, time.monotonic()
-        while self.elapsed_s < 60 * minutes:
-            started = time.monotonic()
-            left = 1 - self.elapsed_s / (60 * minutes)
-            for group, lr in zip(self.optimizer.param_groups, (1e-3, 5e-5), strict=True):
-                group["lr"] = lr * min(1.0, (self.step + 1) / 30, left / 0.5)
-            loss = self.loss(corpus)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], 1.0)
-            self.optimizer.step()
-            running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-            self.step += 1
-            self.elapsed_s += time.monotonic() - started
-            if self.step % 25 == 0:
-                scale = float(self.log_delta.detach().exp())
-                print(f"step {self.step} loss {running:.4f} delta {scale:.4f} {self.elapsed_s:.0f} s", file=sys.stderr)
-            if time.monotonic() - saved > _SAVE_EVERY_S or self.elapsed_s >= 60 * minutes:
-                state = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state_dict()}
-                state |= {"log_delta": self.log_delta.data, "step": self.step, "elapsed_s": self.elapsed_s}
-                torch.save(state, path.with_suffix(".tmp"))
-                path.with_suffix(".tmp").replace(path)
-                saved = time.monotonic()
-        self.modules.requires_grad_(False)
+        def loss_of_step(step: int) -> Tensor:
+            batch = draw_batch(corpus, seed=_SEED, step=step, tokens_per_batch=_TOKENS)
+            generator = step_generator(_SEED, step)
+            t = draw_times(len(batch.frames), *_TIMES, generator)
+            adapted = nullcontext()
+            if float(torch.rand((), generator=generator)) >= _WITHOUT:
+                adapted = self.adapted(self.symbols(backbone.vae.encode(batch.frames)))
+            with torch.autocast("cpu", torch.bfloat16), adapted:
+                networks = (self.completed, backbone._text_encoder)
+                return prediction_loss(*networks, backbone.vae, batch.frames, batch.captions, t, generator, _BETA)
+
+        networks = [self.completed, self.encoder]
+        optimizers = [
+            torch.optim.AdamW(network.requires_grad_(True).parameters(), lr=lr, betas=(0.9, 0.98))
+            for network, lr in zip(networks, _LR, strict=True)
+        ]
+        averages, self.n_steps = train_for(minutes, path, networks, optimizers, loss_of_step, ema=_EMA)
+        for network, average in zip(networks, averages, strict=True):
+            network.load_state_dict(average.state_dict())
+            network.requires_grad_(False)
 
 
 def _work(options: argparse.Namespace) -> int:
-    if options.run is None or (options.data is None and options.minutes):
+    if options.run is None or options.data is None:
         raise UsageError("give --data FOLDER and --run FOLDER")
     preset = resolve(load_preset(options.preset), {}, None)
     paths = media_paths(options)
     shipped, along = (backbone_of(preset, "cpu") for _ in range(2))
     model = shipped.fingerprint.hex()
-    options.run.mkdir(parents=True, exist_ok=True)
     trained = _Trained(along, options.vector_length)
-    corpus = load_corpus(options.data) if options.minutes else None
-    trained.train(corpus, options.run / f"amortized-{options.vector_length}.pt", options.minutes)
+    trained.train(load_corpus(options.data), options.run / f"amortized-{options.vector_length}.pt", options.minutes)
     table = Table(options.out, AmortizedRow, model=model)
     for path in paths:
         item = read_item(path, options.preset, options.frames, None)
@@ -184,7 +155,7 @@ def _work(options: argparse.Namespace) -> int:
         for target_bytes in targets:
             for variant in ("shipped", "without", "with"):
                 key = {"item": item.name, "frames": len(item.frames), "vector_length": options.vector_length}
-                key |= {"train_steps": trained.step, "variant": variant, "target_bytes": target_bytes}
+                key |= {"train_steps": trained.n_steps, "variant": variant, "target_bytes": target_bytes}
                 if not table.having(**key):
                     row = _measured(item, shipped if variant == "shipped" else along, trained, preset, key)
                     table.add(row)
@@ -199,8 +170,8 @@ def _measured(item: Item, backbone, trained: _Trained, preset, key: dict) -> Amo
     vector_bytes, adapted = 0, nullcontext()
     if key["variant"] == "with":
         symbols = trained.symbols(target)
-        vector_bytes = _HEADER_BYTES + sum(map(len, encode_symbols(symbols[0].numpy().round().astype(int))))
-        adapted = trained.updates.attached(trained.vectors(symbols))
+        vector_bytes = _HEADER_BYTES + coded_size(symbols[0].numpy().round().astype(int))
+        adapted = trained.adapted(symbols)
     atoms_bytes = key["target_bytes"] - vector_bytes
     with adapted:
         _, _, latents = steer(velocity, target, plan_of_preset(preset), 0, size_bytes=atoms_bytes)

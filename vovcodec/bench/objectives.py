@@ -34,7 +34,7 @@ from vovcodec.bench.points import Item, byte_counts, names, read_item
 from vovcodec.bench.table import Table
 from vovcodec.codec.plans import adaptation_of_preset
 from vovcodec.codec.regenerate import adapted_velocity, make_adapter
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import coded_size
 from vovcodec.errors import UsageError
 from vovcodec.fitting.fit import FitSettings, StageSettings, entry_scale, fit_vector, initial_vector
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
@@ -120,7 +120,7 @@ class _Bench:
                 listener=SilentListener(),
             )
             fit_s = time.perf_counter() - started
-            theta, n_bytes = fitted.theta, sum(map(len, encode_symbols(fitted.symbols)))
+            theta, n_bytes = fitted.theta, coded_size(fitted.symbols)
             if recipe == "float":
                 theta, n_bytes = fitted.unquantized, 4 * adapter.vector_length
             rows = []

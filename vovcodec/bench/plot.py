@@ -25,7 +25,7 @@ _METRICS = {"psnr_db": "PSNR [dB]", "ssim": "SSIM"}
 def draw_table(points: Sequence[Point], path: Path, n_columns: int) -> None:
     """The PNG of all items of the table. Raises UsageError without matplotlib or points, MediaError."""
     # Published ways to steer are single points, some at ten times the bytes: they have no curve.
-    points = [point for point in points if point.is_ours or point.evaluations is None]
+    points = [point for point in points if point.is_of_a_codec]
     items = list(dict.fromkeys(point.item for point in points))
     if not items:
         raise UsageError("nothing to plot: no such rows in the table")

@@ -77,9 +77,9 @@ class Point:
     evaluations: int | None = None
 
     @property
-    def is_ours(self) -> bool:
-        """A file of ours, not another codec and not a way to steer on its own."""
-        return self.codec.startswith("vov ")
+    def is_of_a_codec(self) -> bool:
+        """Ours or another codec's, not that of a way to steer on its own."""
+        return self.codec.startswith("vov ") or self.evaluations is None
 
 
 def find_items(folder: Path, names: Iterable[str] = ()) -> list[Path]:

@@ -14,7 +14,7 @@ __all__ = ["summarize"]
 def summarize(points: Sequence[Point]) -> str:
     """Lines for people: each item by itself, then means over the clips and over the stills."""
     lines: list[str] = []
-    files = [point for point in points if point.is_ours or point.evaluations is None]
+    files = [point for point in points if point.is_of_a_codec]
     for item in dict.fromkeys(point.item for point in files):
         lines += _item_lines([point for point in files if point.item == item])
     for kind in dict.fromkeys(point.kind for point in points):

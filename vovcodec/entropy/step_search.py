@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vovcodec.entropy.quantizer import MAX_STEP_SIZE_Q, SYMBOL_LIMIT, nearest_step_size_q, quantize
-from vovcodec.entropy.symbols import encode_symbols
+from vovcodec.entropy.symbols import coded_size
 
 __all__ = ["finest_step_size_q"]
 
@@ -25,13 +25,13 @@ def finest_step_size_q(vector: np.ndarray, size_bytes: int, near: int | None = N
         near: a guess, the last step's for instance; a good one saves most of the work.
 
     Returns:
-        0 where even the coarsest Δ is too fine.
+        The index; 0, the coarsest Δ, where even that is too fine.
     """
     largest = float(np.abs(vector).max(initial=0.0))
     finest = nearest_step_size_q(largest / SYMBOL_LIMIT) if largest else MAX_STEP_SIZE_Q
 
     def fits(step_size_q: int) -> bool:
-        return sum(map(len, encode_symbols(quantize(vector, step_size_q)))) <= size_bytes
+        return coded_size(quantize(vector, step_size_q)) <= size_bytes
 
     coarse, fine = 0, finest + 1
     place, stride = finest if near is None else min(near, finest), _FIRST_STRIDE

@@ -20,7 +20,7 @@ from vovcodec.entropy.errors import BadCodedSymbols, BadEntropyModel
 from vovcodec.entropy.exp2 import FRACTIONS_PER_OCTAVE, TABLE_BITS, exp2_table
 from vovcodec.entropy.range_coder import FREQUENCY_TOTAL, RangeReader, RangeWriter, frequencies
 
-__all__ = ["MAX_SYMBOL", "MAX_SYMBOLS", "SymbolModel", "decode_symbols", "encode_symbols"]
+__all__ = ["MAX_SYMBOL", "MAX_SYMBOLS", "SymbolModel", "coded_size", "decode_symbols", "encode_symbols"]
 
 REACH_STEP = 128
 MAX_REACH_INDEX = 7
@@ -201,6 +201,11 @@ def encode_symbols(symbols: np.ndarray) -> tuple[bytes, bytes]:
     for chunk_freqs, (start, stop) in zip(freqs, chunks(symbols.size, model.adaptation), strict=True):
         writer.identical(chunk_freqs, symbols[start:stop] + model.limit)
     return model.to_bytes(), writer.finish()
+
+
+def coded_size(symbols: np.ndarray) -> int:
+    """Bytes of what `encode_symbols` makes of symbols, description and words together."""
+    return sum(map(len, encode_symbols(symbols)))
 
 
 def decode_symbols(model: bytes, words: bytes, n: int) -> np.ndarray:
