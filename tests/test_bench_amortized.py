@@ -53,7 +53,7 @@ def test_the_command_trains_measures_and_continues(tmp_path, monkeypatch, capsys
     assert rows[0].vector_bytes == rows[1].vector_bytes == 0 < rows[2].vector_bytes < 40
     [n_steps] = {row.train_steps for row in rows}
     assert n_steps > 0 and all(row.size_bytes == 120 for row in rows)
-    assert len({row.psnr_db for row in rows}) == 3
+    assert len({(row.psnr_db, row.ssim) for row in rows}) == 3, rows
     assert "still 120 bytes, with vector" in capsys.readouterr().out
     assert amortized.main([*common, "--minutes", "0.01"]) == 0
     assert read_rows(out, amortized.AmortizedRow) == rows, "nothing is done twice"

@@ -264,15 +264,17 @@ def test_an_unreachable_target_names_the_least_and_the_least_works(preset, tmp_p
 @pytest.mark.parametrize("effort", ["instant", "fast", "plain"])
 @pytest.mark.parametrize("n_frames", [1, 5])
 def test_reports_count_the_calls_of_the_model(preset, tmp_path, monkeypatch, effort, n_frames):
-    n_calls = 0
-    velocity = PocketBackbone.velocity
+    from diffusers import WanTransformer3DModel
 
-    def counted(self, x_t, *others):
+    n_calls = 0
+    forward = WanTransformer3DModel.forward
+
+    def counted(self, *inputs, **named):
         nonlocal n_calls
         n_calls += 1
-        return velocity(self, x_t, *others)
+        return forward(self, *inputs, **named)
 
-    monkeypatch.setattr(PocketBackbone, "velocity", counted)
+    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
     source, coded = tmp_path / "in.png", tmp_path / "out.vov"
     if n_frames == 1:
         Image.fromarray(picture()).save(source)

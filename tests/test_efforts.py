@@ -59,7 +59,7 @@ def forward_passes(settings: Preset, last_snr: float) -> int:
     """Of an encode whose steering ends at `last_snr`: the sampler, and once more before a fit to trace its states."""
     if settings.steering.method == "none":
         return evaluations_of_steps("pocket", settings.sampler.steps, True)
-    plan = plan_of_preset(settings)
+    plan = plan_of_preset(settings, is_still=False)
     first = snr_of(snr_grid(plan.snr_start_q, plan.snr_ratio_q, 1)[1])
     n_injections = 1 + math.ceil(math.log(last_snr / first) / math.log(1 + plan.snr_ratio_q / 64) - 1e-6)
     n_steps = n_injections + 1

@@ -1,8 +1,8 @@
 """Real files made with the shipped weights: they must decode, here and in every later version.
 
-`v0.5-pocket.vov` was made with: vov encode coffee.png -o v0.5-pocket.vov --effort fast --bytes 300 --caption "a cup of
-coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.5-edited.vov` from it with: vov edit
-v0.5-pocket.vov --merge v0.5-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
+`v0.6-pocket.vov` was made with: vov encode coffee.png -o v0.6-pocket.vov --effort fast --bytes 300 --caption "a cup of
+coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.6-edited.vov` from it with: vov edit
+v0.6-pocket.vov --merge v0.6-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vovcodec.codec.plans import plan_of_segment
 from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.5-pocket.vov"
-EDITED = GOLDEN.with_name("v0.5-edited.vov")
-SHAPE = (1, 64, 1, 8, 12)
+GOLDEN = Path(__file__).parent / "golden" / "v0.6-pocket.vov"
+EDITED = GOLDEN.with_name("v0.6-edited.vov")
+SHAPE = (1, 192, 1, 8, 12)
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "db69966b5557d80bc9b52b1097bb26cdfd2c47f115ae7f6ca9b26974a6804ba9"),
-        (EDITED, "ac00f937568e8bf846c698b9fb798f6b4c787709182eaf530bfce5fd86162731"),
+        (GOLDEN, "6b6f33c48e1389543b4e84fc9e27a71328d9c1889b779cee1ec2398a59f163a3"),
+        (EDITED, "ab35f907853dbf632f17c6c189176ddb2f66509c22445c27f7d3cea9e8103b2b"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -131,6 +131,7 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
 
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.backbone.pocket.detail import DetailNetwork
+    from vovcodec.backbone.pocket.pictures import PictureNetwork
 
     torch.manual_seed(seed)
     autoencoder = BlockTransformAutoencoder(latent_channels=n_channels)
@@ -157,6 +158,9 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     )
     detail = DetailNetwork(n_channels, width=8, layers=1)
     torch.nn.init.normal_(detail.proj_out.weight, std=0.02)
+    pictures = PictureNetwork(widths=(8, 8, 8), blocks=(1, 1, 1))
+    torch.nn.init.normal_(pictures.proj_out.weight, std=0.02)
+    pictures.save_pretrained(folder / "pictures")
     autoencoder.save_pretrained(folder / "vae")
     transformer.save_pretrained(folder / "transformer")
     detail.save_pretrained(folder / "detail")

@@ -101,7 +101,8 @@ class Steering:
     """Information carried by the injected noise.
 
     snr_start: signal-to-noise ratio ((1−t)/t)² of the first injection; snr_ratio: growth from one to the next; fewer,
-    larger steps decode faster, smaller ones use their bits better. codebook: trellis, or signed atoms at coded
+    larger steps decode faster, smaller ones use their bits better; still_snr_ratio: the same for single frames (None:
+    the same number, too). codebook: trellis, or signed atoms at coded
     positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
     how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
     only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
@@ -113,6 +114,7 @@ class Steering:
     memory: int = _setting(12, low=1, high=16)
     snr_start: float = _setting(0.002, low=1e-9, high=1.0)
     snr_ratio: float = _setting(1.75, low=1.02, high=4.98)
+    still_snr_ratio: float | None = _setting(None, low=1.02, high=4.98)
     eta_scale: float = _setting(1.0, low=0.05, high=1.25)
     reach: float = _setting(1.0, low=0.1, high=3.0)
     active_channels: int = _setting(0, low=0, high=255)

@@ -7,6 +7,7 @@ is said where it stands.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vovcodec.backbone.catalog import CATALOG
@@ -27,6 +28,8 @@ CUDA_FLOPS = 50e12
 _PROCESS_BYTES = 500_000_000
 _POCKET_PER_PIXEL = 270
 _POCKET_PER_TOKEN_AND_WIDTH = 120
+# A picture's own network: float32 values of its first width at half the size, about eight of them alive.
+_PICTURE_PER_PIXEL_AND_WIDTH = 8 * 4 / 4
 # Peak of the random assignment, per entry of the low-rank factors: keys, order, indices, scales, float32 factors.
 _PER_FACTOR_ENTRY = 40
 
@@ -73,15 +76,19 @@ def segment_cost(
     None for a model that this version does not know, or does not have where only its files could tell.
     """
     pixels = n_frames * width * height
+    own_flop = 0.0
     if backbone_id == "pocket":
         found = _pocket()
         if found is None:
             return None
-        network, weights_bytes = found
+        network, pictures, weights_bytes = found
         per_token = _POCKET_PER_TOKEN_AND_WIDTH * network.width
         tokens = network.n_tokens(n_frames, width, height)
         model = 2 * weights_bytes  # stored in two bytes, computed with in four
         work = per_token * tokens + _POCKET_PER_PIXEL * pixels
+        if n_frames == 1:
+            work += round(_PICTURE_PER_PIXEL_AND_WIDTH * pictures.width * pixels)
+            own_flop = pictures.flop_per_pixel * pixels
     elif facts := CATALOG.get(backbone_id):
         network = _Transformer(
             facts.transformer_params // facts.n_experts,
@@ -99,15 +106,26 @@ def segment_cost(
     return SegmentCost(
         model_bytes=_PROCESS_BYTES + model,
         work_bytes=work + _PER_FACTOR_ENTRY * network.factor_entries(rank),
-        flop=network.flop(tokens),
+        flop=network.flop(tokens) + own_flop,
     )
 
 
-def _pocket() -> tuple[_Transformer, int] | None:
+@dataclass(frozen=True)
+class _PictureNetwork:
+    """Of the embedded model's network of single pictures: width at half the size, operations per pixel."""
+
+    width: int
+    flop_per_pixel: float
+
+
+def _pocket() -> tuple[_Transformer, _PictureNetwork, int] | None:
     """The embedded model at hand, from its configuration, and the size of its files; None where it is missing."""
     try:
         folder = embedded_folder() or POCKET_WEIGHTS
-        config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+        config, pictures = (
+            json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
+            for name in ("transformer", "pictures")
+        )
         sizes = {path: path.stat().st_size for path in folder.glob("*/*.safetensors")}
     except (ModelError, OSError, ValueError):
         return None
@@ -115,4 +133,14 @@ def _pocket() -> tuple[_Transformer, int] | None:
     uses = {"transformer": 1, "detail": 4}
     params = sum(uses.get(path.parent.name, 0) * size for path, size in sizes.items()) // 2
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    return _Transformer(params, config["num_layers"], width, config["ffn_dim"], 8), sum(sizes.values())
+    network = _Transformer(params, config["num_layers"], width, config["ffn_dim"], 8)
+    return network, _picture_network(pictures["widths"], pictures["blocks"]), sum(sizes.values())
+
+
+def _picture_network(widths: Sequence[int], blocks: Sequence[int]) -> _PictureNetwork:
+    """Blocks of two 3×3 convolutions at 1/2, 1/4, … of the size, on the way down and, but at the last, up again."""
+    flop = 0.0
+    for level, (width, n_blocks) in enumerate(zip(widths, blocks, strict=True)):
+        n_blocks *= 1 if level + 1 == len(widths) else 2
+        flop += 2.0 * n_blocks * 2 * 9 * width**2 / 4 ** (level + 1)
+    return _PictureNetwork(widths[0], flop)

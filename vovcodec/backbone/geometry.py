@@ -24,8 +24,9 @@ __all__ = [
 ]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
-POCKET_COMPONENTS = ("transformer", "detail", "vae", "text_encoder")
+POCKET_COMPONENTS = ("transformer", "detail", "vae", "pictures", "text_encoder")
 _POCKET_MAX_FRAMES = 129
+_POCKET_STILL_CHANNELS = 192  # 8×8 pixels of three colours: nothing is lost (pocket/pictures.py)
 TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 TOKEN_MARGIN_PX = 16  # what the grid grows by along a side when it is moved
 
@@ -39,6 +40,7 @@ class LatentGeometry:
     size_multiple: coded width and height are multiples of this (stride × patch).
     channels: latent channels C.
     max_frames: longest segment in frames; 1 for models of still pictures.
+    still_channels: C of a single frame, where that is another one.
     """
 
     time_stride: int
@@ -46,6 +48,7 @@ class LatentGeometry:
     size_multiple: int
     channels: int
     max_frames: int
+    still_channels: int | None = None
 
     def coded_frames(self, n_frames: int) -> int:
         """The smallest time_stride·n + 1 that is at least `n_frames`."""
@@ -54,16 +57,20 @@ class LatentGeometry:
     def latent_shape(self, n_frames: int, width: int, height: int) -> tuple[int, int, int, int, int]:
         """[1, C, T, h, w] for coded frames of a size."""
         n_latent_frames = 1 + (n_frames - 1) // self.time_stride
-        return (1, self.channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
+        channels = self.still_channels if n_frames == 1 and self.still_channels else self.channels
+        return (1, channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
 
 def token_phases(is_clip: bool, is_last: bool) -> tuple[tuple[int, int], ...]:
     """Rows and columns by which the embedded model's grid of tokens is moved in the evaluations of one step.
 
     is_clip: more than one latent frame. is_last: the step whose estimate is the picture. All positions of the 2×2
-    tokens in the last step and for single frames; in the other steps of a clip that gains less than it costs.
+    tokens in the last step; in the others two for a single frame and one for a clip, where more gain less than they
+    cost.
     """
-    return TOKEN_PHASES if is_last or not is_clip else TOKEN_PHASES[:1]
+    if is_last:
+        return TOKEN_PHASES
+    return TOKEN_PHASES[:1] if is_clip else (TOKEN_PHASES[0], TOKEN_PHASES[3])
 
 
 def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
@@ -80,7 +87,12 @@ def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
 def pocket_geometry(latent_channels: int) -> LatentGeometry:
     """Of an embedded model with so many latent channels."""
     return LatentGeometry(
-        time_stride=4, space_stride=8, size_multiple=16, channels=latent_channels, max_frames=_POCKET_MAX_FRAMES
+        time_stride=4,
+        space_stride=8,
+        size_multiple=16,
+        channels=latent_channels,
+        max_frames=_POCKET_MAX_FRAMES,
+        still_channels=_POCKET_STILL_CHANNELS,
     )
 
 

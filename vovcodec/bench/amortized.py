@@ -69,7 +69,8 @@ class AmortizedRow:
 
 
 class VectorEncoder(nn.Module):
-    """Latents [B, C, T, h, w] in deviations → symbols float [B, k] of fixed spread, not rounded yet.
+    """Latents of the block transform, [B, C, T, h, w] in deviations → symbols float [B, k] of fixed spread, not rounded
+    yet.
 
     log_delta: ln of the step size, of factor entries.
     """
@@ -104,9 +105,10 @@ class _Trained:
         self.encoder = VectorEncoder(backbone.geometry.channels, vector_length)
         self.n_steps = 0
 
-    def symbols(self, x0: Tensor) -> Tensor:
-        """Rounded symbols [B, k] of latents [B, C, T, h, w], straight through."""
-        soft = self.encoder(x0 / self.backbone.channel_std(x0.shape[2]))
+    def symbols(self, frames: Tensor) -> Tensor:
+        """Rounded symbols [B, k] of frames [B, 3, F, H, W] in [-1, 1], straight through."""
+        x0 = self.backbone.vae.encode(frames)
+        soft = self.encoder(x0 / self.backbone.vae.channel_std(x0.shape[2]))
         return soft + (soft.round() - soft).detach()
 
     def adapted(self, symbols: Tensor) -> AbstractContextManager[None]:
@@ -123,7 +125,7 @@ class _Trained:
             t = draw_times(len(batch.frames), *_TIMES, generator)
             adapted = nullcontext()
             if float(torch.rand((), generator=generator)) >= _WITHOUT:
-                adapted = self.adapted(self.symbols(backbone.vae.encode(batch.frames)))
+                adapted = self.adapted(self.symbols(batch.frames))
             with torch.autocast("cpu", torch.bfloat16), adapted:
                 networks = (self.completed, backbone._text_encoder)
                 return prediction_loss(*networks, backbone.vae, batch.frames, batch.captions, t, generator, _BETA)
@@ -169,12 +171,15 @@ def _measured(item: Item, backbone, trained: _Trained, preset, key: dict) -> Amo
     velocity, target = problem_of(item, backbone)
     vector_bytes, adapted = 0, nullcontext()
     if key["variant"] == "with":
-        symbols = trained.symbols(target)
+        frames = torch.from_numpy(item.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
+        symbols = trained.symbols(frames)
         vector_bytes = _HEADER_BYTES + coded_size(symbols[0].numpy().round().astype(int))
         adapted = trained.adapted(symbols)
     atoms_bytes = key["target_bytes"] - vector_bytes
     with adapted:
-        _, _, latents = steer(velocity, target, plan_of_preset(preset), 0, size_bytes=atoms_bytes)
+        _, _, latents = steer(
+            velocity, target, plan_of_preset(preset, is_still=item.is_still), 0, size_bytes=atoms_bytes
+        )
     decoded = backbone.to_frames(latents)[: len(item.frames)]
     return AmortizedRow(
         trained.backbone.fingerprint.hex(),

@@ -100,7 +100,7 @@ def _work(options: argparse.Namespace) -> int:
                 missing.append((item, sorted(sizes)))
         if missing:
             corpus = corpus or load_corpus(options.data)
-            _measure(design, corpus, missing, table, shared, options, plan_of_preset(preset))
+            _measure(design, corpus, missing, table, shared, options, plan_of_preset(preset, is_still=False))
     _print_means(table.rows)
     return 0
 

@@ -168,7 +168,7 @@ def _our_side(settings: Settings) -> tuple[int, _Parts]:
         velocity = _ideal(scene.velocity)
 
         def work() -> None:
-            steered[:] = steer(velocity, scene.target, plan_of_preset(preset), 0, size_bytes=size_bytes)
+            steered[:] = steer(velocity, scene.target, plan_of_preset(preset, is_still=False), 0, size_bytes=size_bytes)
 
         return adapted(work, 1, warm_up=0, note=f"{size_bytes:.0f} bytes")
 

@@ -57,11 +57,12 @@ class SchemeRow:
     encode_s: float
 
 
-def schemes_of(preset) -> dict[str, tuple[bool, object]]:
+def schemes_of(preset: Preset, *, is_still: bool) -> dict[str, tuple[bool, object]]:
     """name → (whether the bytes are matched, the scheme), in the order of the table."""
     from vovcodec.bench import schemes
     from vovcodec.codec.plans import plan_of_preset
 
+    plan = plan_of_preset(preset, is_still=is_still)
     return {
         "none": (False, schemes.unsteered),
         "reference-100": (False, partial(schemes.reference, n_steps=100)),
@@ -70,8 +71,8 @@ def schemes_of(preset) -> dict[str, tuple[bool, object]]:
         "gvcc": (True, schemes.gvcc),
         "eta0.5-shift1": (True, partial(schemes.constant_eta, shift=1.0)),
         "eta0.5-shift5": (True, partial(schemes.constant_eta, shift=5.0)),
-        "ours": (True, partial(schemes.ours, plan=plan_of_preset(preset))),
-        "ours-20": (True, partial(schemes.ours, plan=plan_of_preset(preset), most_evaluations=20)),
+        "ours": (True, partial(schemes.ours, plan=plan)),
+        "ours-20": (True, partial(schemes.ours, plan=plan, most_evaluations=20)),
     }
 
 
@@ -110,11 +111,10 @@ def published_points(item: Item, backbone, preset: Preset) -> list[Point]:
         )
 
     for name in _PUBLISHED:
-        theirs = schemes_of(preset)[name][1](velocity, target, 0.0)
+        theirs = schemes_of(preset, is_still=item.is_still)[name][1](velocity, target, 0.0)
         add(name, theirs, None)
-        own = schemes.ours(
-            velocity, target, theirs.size_bytes, plan=plan_of_preset(preset), most_evaluations=theirs.n_evaluations
-        )
+        plan = plan_of_preset(preset, is_still=item.is_still)
+        own = schemes.ours(velocity, target, theirs.size_bytes, plan=plan, most_evaluations=theirs.n_evaluations)
         add(f"ours as {name}", own, theirs.size_bytes)
     return points
 
@@ -190,16 +190,17 @@ def _table(options: argparse.Namespace) -> int:
 
     paths = media_paths(options)
     preset = resolve(load_preset(options.preset), {}, None)
-    chosen = schemes_of(preset)
-    unknown = [name for name in options.schemes if name not in chosen]
+    known = list(schemes_of(preset, is_still=False))
+    unknown = [name for name in options.schemes if name not in known]
     if unknown:
-        raise UsageError(f"no scheme {unknown[0]!r}; there are {', '.join(chosen)}")
-    chosen = {name: scheme for name, scheme in chosen.items() if not options.schemes or name in options.schemes}
+        raise UsageError(f"no scheme {unknown[0]!r}; there are {', '.join(known)}")
     backbone, digest = backbone_of(preset, options.device), preset_digest(preset).hex()
     table = Table(options.out, SchemeRow, model=backbone.fingerprint.hex(), preset=digest)
     for path in paths:
         item = read_item(path, options.preset, options.frames, None)
         targets = options.still_bytes if item.is_still else options.bytes
+        schemes = schemes_of(preset, is_still=item.is_still)
+        chosen = {name: schemes[name] for name in known if not options.schemes or name in options.schemes}
         measure_item(item, backbone, chosen, targets, table, digest)
     _print_means(table.rows)
     return 0

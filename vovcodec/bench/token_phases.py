@@ -85,7 +85,7 @@ def _work(options: argparse.Namespace) -> int:
             size = "{}x{}".format(*item.size)
             if table.having(item=item.name, size=size, frames=len(item.frames), bytes=size_bytes):
                 continue
-            row = _measure(backbone, plan_of_preset(settings), item, size_bytes)
+            row = _measure(backbone, plan_of_preset(settings, is_still=item.is_still), item, size_bytes)
             table.add(row)
             print(
                 f"{row.item} {row.bytes} B: {row.plain_psnr_db:.2f} to {row.psnr_db:.2f} dB",

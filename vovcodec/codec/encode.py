@@ -236,7 +236,7 @@ class _Job:
             )
         is_still = info.kind == "image"
         segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
-        self.plan = plan_of_preset(preset)
+        self.plan = plan_of_preset(preset, is_still=is_still)
         file_bytes = target_file_bytes(
             options,
             preset,

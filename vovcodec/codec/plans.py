@@ -78,13 +78,14 @@ def importance_plan(sampler: Sampler, log2_candidates: int) -> ImportancePlan:
     )
 
 
-def plan_of_preset(preset: Preset) -> SteeringPlan:
+def plan_of_preset(preset: Preset, *, is_still: bool) -> SteeringPlan:
     """The encoder's plan before the number of atoms is known."""
     steering = preset.steering
+    snr_ratio = steering.still_snr_ratio if is_still and steering.still_snr_ratio else steering.snr_ratio
     return SteeringPlan(
         seed=preset.sampler.seed,
         snr_start_q=start_to_q(steering.snr_start),
-        snr_ratio_q=ratio_to_q(steering.snr_ratio),
+        snr_ratio_q=ratio_to_q(snr_ratio),
         eta_scale_q=round(ETA_UNIT * steering.eta_scale),
         codebook=steering.codebook,
         memory=steering.memory,
@@ -121,7 +122,7 @@ def sampler_of_preset(preset: Preset, backbone_id: str, size: tuple[int, int], *
     """
     sampler = preset.sampler
     if preset.steering.method == "atoms":
-        plan = plan_of_preset(preset)
+        plan = plan_of_preset(preset, is_still=is_still)
         return Sampler(
             sampler_id="eta",
             seed=sampler.seed,

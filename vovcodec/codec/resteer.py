@@ -96,8 +96,12 @@ def _most_steps(header: StreamHeader, preset: Preset, options: ScaleOptions) -> 
     """Steps of the sampler that new steering can take, however many bytes there are."""
     if options.method == "importance":
         return options.steps or _MOST_STEPS
-    grid = header.sampler if header.sampler.schedule == "snr" else plan_of_preset(preset)
+    grid = header.sampler if header.sampler.schedule == "snr" else _own_plan(header, preset)
     return 1 + full_grid_injections(grid.snr_start_q, grid.snr_ratio_q, MAX_INJECTIONS)
+
+
+def _own_plan(header: StreamHeader, preset: Preset) -> SteeringPlan:
+    return plan_of_preset(preset, is_still=header.frame_rate_num == 0)
 
 
 def preset_of_header(header: StreamHeader) -> Preset:
@@ -233,7 +237,7 @@ class _Job:
         elif old.schedule == "snr":
             sampler = replace(old, sampler_id="eta")
         else:
-            plan = plan_of_preset(preset)
+            plan = _own_plan(header, preset)
             sampler = Sampler(
                 sampler_id="eta",
                 noise_id=old.noise_id,
@@ -250,7 +254,7 @@ class _Job:
         old, new = self.stream.header.sampler, self.header.sampler
         if segment.atoms is not None and old.schedule == "snr":
             return replace(plan_of_segment(self.stream.header, segment), counts=(), last_q=16, n_injections=0)
-        plan = plan_of_preset(self.preset)
+        plan = _own_plan(self.stream.header, self.preset)
         return replace(plan, seed=new.seed, snr_start_q=new.snr_start_q, snr_ratio_q=new.snr_ratio_q)
 
     def _payload(self, file_bytes: int | None) -> float | None:

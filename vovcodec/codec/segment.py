@@ -8,6 +8,7 @@ will have it.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -132,7 +133,9 @@ def encode_segment(
         state: where an unfinished fit is kept.
         ranks: processes that fit the vector together; each calls this with the same arguments.
     """
-    plan = plan_of_preset(preset)
+    plan = plan_of_preset(preset, is_still=False)
+    if header_sampler.schedule == "snr":
+        plan = replace(plan, snr_start_q=header_sampler.snr_start_q, snr_ratio_q=header_sampler.snr_ratio_q)
     target = backbone.to_latents(frames)
     shape = tuple(target.shape)
     estimate = LatentEstimate(frames, target)

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+from vovcodec.backbone.pocket.detail import CompletedTransformer
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, noisy_state, predict, prediction_loss
 
-__all__ = ["load_captions", "train_captions"]
+__all__ = ["finished_networks", "load_captions", "train_captions"]
 
 LOGIT_MEAN, LOGIT_STD = 2.5, 1.0
 _EMPTY_TIMES = (0.0, 1.8)  # of logit(t): where pictures are coded
@@ -47,6 +49,18 @@ def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     state = _read(path, start, "cpu")
     _set(_trained(networks), state["average"])
     return {"steps": state["step"], **state["figures"]}
+
+
+def finished_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networks, list[int]]:
+    """Averaged networks of a run after this stage and the ones before, and the steps of all of them.
+
+    Raises UsageError as `averaged_joint_networks` and `load_captions` do.
+    """
+    autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
+    (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, autoencoder.config.latent_channels)
+    networks = (CompletedTransformer(transformer, detail), text)
+    start = steps_so_far(joint)
+    return networks, [*start, load_captions(run_dir, networks, start).get("steps", 0)]
 
 
 def _read(path: Path, start: list[int], device: str) -> dict:

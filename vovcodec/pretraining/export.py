@@ -16,14 +16,16 @@ __all__ = ["export_model"]
 def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     """Collect the averaged networks of a run into `out_dir`.
 
-    Layout: model_index.json, transformer/, detail/, text_encoder/, vae/ (config.json and safetensors each), README.md.
-    The block transform keeps float32, since its bases must stay orthonormal; networks are stored in bfloat16.
+    Layout: model_index.json, transformer/, detail/, text_encoder/, vae/, pictures/ (config.json and safetensors each),
+    README.md. The block transform and the space of pictures keep float32, since what they lose comes back; networks are
+    stored in bfloat16. Raises UsageError when a stage is missing.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.backbone.pocket.detail import CompletedTransformer
     from vovcodec.pretraining.captioning import load_captions
     from vovcodec.pretraining.card import model_card
     from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
+    from vovcodec.pretraining.pictures import trained_pictures
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
@@ -31,16 +33,21 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
     captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_so_far(joint))
+    pictures, picture_figures = trained_pictures(run_dir, [*steps_so_far(joint), captions.get("steps", 0)])
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
     text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
+    for module in pictures.children():
+        module.to(torch.bfloat16)
+    pictures.save_pretrained(out_dir / "pictures")
     index = {
         "_class_name": "PocketModel",
         "transformer": ["diffusers", "WanTransformer3DModel"],
         "detail": ["vovcodec", "DetailNetwork"],
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "vae": ["vovcodec", "BlockTransformAutoencoder"],
+        "pictures": ["vovcodec", "PictureNetwork"],
     }
     (out_dir / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for config in out_dir.glob("*/config.json"):
@@ -51,5 +58,6 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
     (out_dir / "README.md").write_text(
-        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, joint, captions, run_dir), encoding="utf-8"
+        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, joint, captions, picture_figures, run_dir),
+        encoding="utf-8",
     )

@@ -1,7 +1,7 @@
-"""The command that trains the embedded model: basis → transformer → detail network → both together → captions → model
-folder.
+"""The command that trains the embedded model: basis → transformer → detail network → both together → captions →
+pictures → model folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|captions|export]
+    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|captions|pictures|export]
         [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "export"]
+    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "pictures", "export"]
     parser.add_argument("--stage", default="all", choices=stages)
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--caption-steps", type=int, default=600, help="optimiser steps of text encoder and cross-attention"
     )
+    parser.add_argument("--picture-steps", type=int, default=4000, help="optimiser steps of the network of pictures")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -120,6 +121,22 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             steps_so_far(figures),
             n_steps=options.caption_steps,
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
+    if options.stage in ("all", "pictures"):
+        from vovcodec.pretraining.captioning import finished_networks
+        from vovcodec.pretraining.pictures import train_pictures
+
+        networks, n_steps_before = finished_networks(options.run, recipe)
+        train_pictures(
+            networks,
+            BlockTransformAutoencoder.from_pretrained(basis_dir),
+            corpus,
+            recipe,
+            options.run,
+            n_steps_before,
+            n_steps=options.picture_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
-from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, pocket_geometry, token_phases
+from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.precondition import network_input, precondition
@@ -23,6 +23,7 @@ __all__ = ["WEIGHTS_DIR", "PocketBackbone"]
 
 WEIGHTS_DIR = POCKET_WEIGHTS
 _MAX_CAPTION_TOKENS = 64
+Phases = tuple[tuple[int, int], ...]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -41,6 +42,7 @@ class PocketBackbone:
 
         from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
         from vovcodec.backbone.pocket.detail import DetailNetwork
+        from vovcodec.backbone.pocket.pictures import PictureNetwork
 
         folder = Path(folder) if folder else WEIGHTS_DIR
         if not (folder / "model_index.json").is_file():
@@ -65,26 +67,30 @@ class PocketBackbone:
                 self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
                 self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
                 self._detail = DetailNetwork.from_pretrained(folder / "detail", **load)
+                self._pictures = PictureNetwork.from_pretrained(folder / "pictures", **load)
                 self._text_encoder = UMT5EncoderModel.from_pretrained(
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
                 )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"the model in {folder} is damaged: {reason}") from error
-        for module in (self.vae, self.transformer, self._detail, self._text_encoder):
+        for module in (self.vae, self.transformer, self._detail, self._pictures, self._text_encoder):
             module.to(self.device).eval().requires_grad_(False)
         self.geometry = pocket_geometry(self.vae.config.latent_channels)
 
     @torch.no_grad()
     def to_latents(self, frames: np.ndarray) -> Tensor:
-        """See `protocol.Backbone.to_latents`."""
+        """See `protocol.Backbone.to_latents`. A single frame has the space of pictures.py, several have the block
+        transform's."""
         x = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None]
-        return self.vae.encode(x.float() / 127.5 - 1.0)
+        space = self._pictures if len(frames) == 1 else self.vae
+        return space.encode(x.float() / 127.5 - 1.0)
 
     @torch.no_grad()
     def to_frames(self, latents: Tensor) -> np.ndarray:
         """See `protocol.Backbone.to_frames`."""
-        x = self.vae.decode(latents.float())[0].permute(1, 2, 3, 0)
+        space = self._pictures if latents.shape[2] == 1 else self.vae
+        x = space.decode(latents.float())[0].permute(1, 2, 3, 0)
         return ((x + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
     @torch.no_grad()
@@ -99,37 +105,53 @@ class PocketBackbone:
         return embedding
 
     def velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor) -> Tensor:
-        """See `protocol.Backbone.velocity`; v = (x_t − x̂₀)/t with the preconditioned x̂₀ of precondition.py."""
-        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
-        coefficients = precondition(times, self.vae.channel_std(x_t.shape[2]))
-        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            hidden = network_input(x_t, coefficients)
-            prediction = self.transformer(
-                hidden_states=hidden,
-                timestep=1000 * times,
-                encoder_hidden_states=condition.expand(len(x_t), -1, -1),
-                return_dict=False,
-            )[0]
-            detail = self._detail(hidden, prediction, times)
-        clean = coefficients.c_skip * x_t + coefficients.c_out * (prediction.float() + detail.float())
-        return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
+        """See `protocol.Backbone.velocity`; v = (x_t − x̂₀)/t."""
+        return self._velocity(x_t, t, condition, TOKEN_PHASES[:1])
 
     def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
-        """See `protocol.Backbone.sampler_velocity`: the mean over `geometry.token_phases`, positions of the grid of
-        2×2 tokens on the latents.
+        """See `protocol.Backbone.sampler_velocity`: the transformer's estimate is the mean over
+        `geometry.token_phases`, positions of the grid of 2×2 tokens on the latents.
 
         What the network makes of a value depends on where it lies in its token; the errors at the tokens' borders
         differ from phase to phase and mostly average out (bench/results/pocket_token_phases.tsv). Rows and columns that
         are needed beyond the edge are mirrored.
         """
-        phases = token_phases(x_t.shape[2] > 1, last)
+        return self._velocity(x_t, t, condition, token_phases(x_t.shape[2] > 1, last))
+
+    def _velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases) -> Tensor:
+        times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
+        if x_t.shape[2] > 1:
+            clean = self._block_estimate(x_t, times, condition, phases)
+        else:
+            blocks = self._pictures.to_blocks(x_t, times, self.vae)
+            known = self._block_estimate(blocks, times, condition, phases)
+            known = self._pictures.from_blocks(known, self.vae)
+            with self._autocast():
+                clean = self._pictures(x_t, known, times)
+        return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
+
+    def _block_estimate(self, x_t: Tensor, times: Tensor, condition: Tensor, phases: Phases) -> Tensor:
+        """x̂₀ of transformer and detail network in the block transform's latents, by precondition.py."""
         total = torch.zeros_like(x_t)
         for rows, columns in phases:
             padded = F.pad(x_t.flatten(0, 1), (columns, columns, rows, rows), mode="reflect")
             volume = padded.unflatten(0, x_t.shape[:2])
-            moved = self.velocity(volume, t, condition)
-            total += moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]
+            coefficients = precondition(times, self.vae.channel_std(x_t.shape[2]))
+            with self._autocast():
+                hidden = network_input(volume, coefficients)
+                prediction = self.transformer(
+                    hidden_states=hidden,
+                    timestep=1000 * times,
+                    encoder_hidden_states=condition.expand(len(x_t), -1, -1),
+                    return_dict=False,
+                )[0]
+                detail = self._detail(hidden, prediction, times)
+            moved = coefficients.c_skip * volume + coefficients.c_out * (prediction.float() + detail.float())
+            total = total + moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]
         return total / len(phases)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32)
 
     @contextmanager
     def fitting_precision(self) -> Iterator[None]:
@@ -150,9 +172,12 @@ class PocketBackbone:
         return wan_linears(self.transformer, targets, last_blocks)
 
     def channel_std(self, n_latent_frames: int) -> Tensor:
-        """Standard deviation of every latent channel on the training set, [1, C, T, 1, 1]."""
+        """Standard deviation of every latent channel on the training set, [1, C, T, 1, 1]; of a picture's, of all
+        together, [1, 1, 1, 1, 1]."""
+        if n_latent_frames == 1:
+            return self._pictures.variance.sqrt().view(1, 1, 1, 1, 1)
         return self.vae.channel_std(n_latent_frames)
 
     def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: the block transform is orthonormal, so latent errors are pixel errors."""
+        """None: both spaces damp what has little variance, and no weighting of the rest was better."""
         return None

@@ -1,0 +1,189 @@
+"""How the embedded model sees single pictures: as pixels, not as blocks.
+
+The block transform keeps a third of a picture's coefficients, and its transformer is a poor denoiser where noise is
+low. Stills are therefore diffused in a space that loses nothing, and a convolutional network completes there what the
+transformer predicts:
+
+    x₀ = ½·W·K·pixels          K: rotation of the three colours;  W: stationary filter, diagonal in the DCT-II
+
+W damps what has little variance, as the block transform does (block_transform.py), here per spatial frequency
+f (cycles per pixel) and colour c, with the variance λ of an orthonormal DCT coefficient of natural pictures:
+
+    W² = (λ + ε)/(λ + ε + κ),     λ_c(f) = a_c/(f² + f_c²)^{p_c},     ε = κ/44: W is never below 0.15
+
+The filter is stationary, so noise that is white in x_t is stationary in the picture and a convolution can tell it from
+structure. Blocks of 8×8 values are stacked as 192 channels (space to depth): so the rest of the codec sees x₀.
+
+    x̂₀ = P + c_out·F(x_t, P, t),    P: the transformer's estimate, moved here;    c_out = σ/(1 + σ²/v),  σ = t/(1 − t)
+
+c_out follows the noise where that is less than the variance v of x₀, and leaves high noise to the transformer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from vovcodec.backbone.pocket.block_transform import BLOCK_PX, BlockTransformAutoencoder
+
+__all__ = ["CHANNELS", "PictureNetwork", "dct_matrix"]
+
+CHANNELS = 3 * BLOCK_PX * BLOCK_PX
+_GAIN = 0.5  # as the block transform scales the first frame
+_LEAST_VARIANCE = 1 / 44  # of κ; much less, and undoing W would blow noise up
+_LEAK = 0.08
+_TIME_FEATURES = 32
+
+
+def _sigma(t: Tensor) -> Tensor:
+    return t / (1 - t).clamp_min(1e-4)
+
+
+@lru_cache(maxsize=8)
+def dct_matrix(n: int) -> Tensor:
+    """The orthonormal DCT-II of n values, float32 [n, n]: rows are frequencies."""
+    k = torch.arange(n, dtype=torch.float64)
+    matrix = torch.cos(math.pi / n * (k[None, :] + 0.5) * k[:, None]) * math.sqrt(2.0 / n)
+    matrix[0] /= math.sqrt(2.0)
+    return matrix.float()
+
+
+class _Block(nn.Module):
+    """Two 3×3 convolutions after a normalisation (root mean square over channels), residual, scaled and shifted by the
+    time's embedding between them."""
+
+    def __init__(self, width: int, time_width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Linear(time_width, 2 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.zeros_(self.second.bias)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
+        normal = x * x.square().mean(dim=1, keepdim=True).add(1e-4).rsqrt()
+        return x + self.second(F.gelu(self.first(normal) * (1 + scale) + shift, approximate="tanh"))
+
+
+class PictureNetwork(ModelMixin, ConfigMixin):
+    """The space of single pictures and the network that denoises in it (see the module's docstring).
+
+    Args:
+        widths: channels at 1/2, 1/4 and 1/8 of the picture's size.
+        blocks: residual blocks at each size, on the way down and again on the way up (at the last size once).
+        water_level: κ, variance of the coefficients that are damped by a factor of √2.
+
+    Buffers, from the training set: `colours` [3, 3], rows orthonormal; `spectrum` [3, 3], rows (ln a, f₀, p);
+    `variance` [1], mean variance of x₀.
+    """
+
+    @register_to_config
+    def __init__(
+        self, widths: tuple[int, ...] = (64, 128, 192), blocks: tuple[int, ...] = (2, 2, 2), water_level: float = 0.3
+    ) -> None:
+        super().__init__()
+        self.register_buffer("colours", torch.eye(3))
+        self.register_buffer("spectrum", torch.tensor([[-4.0, 0.01, 1.0]] * 3))
+        self.register_buffer("variance", torch.ones(1))
+        time_width = 2 * widths[0]
+        self.time = nn.Sequential(nn.Linear(2 * _TIME_FEATURES, time_width), nn.GELU(approximate="tanh"))
+        self.proj_in = nn.Conv2d(4 * 9, widths[0], 3, padding=1)
+        self.down = nn.ModuleList(
+            [nn.ModuleList([_Block(w, time_width) for _ in range(n)]) for w, n in zip(widths, blocks, strict=True)]
+        )
+        self.up = nn.ModuleList(
+            [
+                nn.ModuleList([_Block(w, time_width) for _ in range(n)])
+                for w, n in zip(widths[:-1], blocks[:-1], strict=True)
+            ]
+        )
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList([nn.Conv2d(4 * a, b, 1) for a, b in pairs])
+        self.grow = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in pairs])
+        self.proj_out = nn.Conv2d(widths[0], 4 * 3, 3, padding=1)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def damping(self, height: int, width: int) -> Tensor:
+        """W of every colour and frequency, [3, H, W]."""
+        rows = torch.arange(height, device=self.spectrum.device) / (2.0 * height)
+        columns = torch.arange(width, device=self.spectrum.device) / (2.0 * width)
+        square = rows[:, None].square() + columns[None, :].square()
+        log_a, f0, power = (self.spectrum.float()[:, i, None, None] for i in range(3))
+        water = self.config.water_level
+        variance = torch.exp(log_a - power * torch.log(square + f0.square())) + _LEAST_VARIANCE * water
+        return (variance / (variance + water)).sqrt()
+
+    def _filter(self, pictures: Tensor, gains: Tensor) -> Tensor:
+        """Multiplies the DCT-II coefficients of pictures [B, 3, H, W] by `gains` [3, H, W]."""
+        rows, columns = (dct_matrix(n).to(pictures.device) for n in pictures.shape[-2:])
+        return rows.T @ ((rows @ pictures @ columns.T) * gains) @ columns
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Frames [B, 3, 1, H, W] in [−1, 1] → x₀ [B, 192, 1, H/8, W/8]."""
+        pictures = torch.einsum("ij,bjhw->bihw", self.colours.float(), frames[:, :, 0].float())
+        pictures = self._filter(pictures, _GAIN * self.damping(*pictures.shape[-2:]))
+        return F.pixel_unshuffle(pictures, BLOCK_PX)[:, :, None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """x₀ [B, 192, 1, h, w] → frames [B, 3, 1, 8h, 8w] in [−1, 1] (not clamped)."""
+        pictures = F.pixel_shuffle(latents[:, :, 0].float(), BLOCK_PX)
+        pictures = self._filter(pictures, 1.0 / (_GAIN * self.damping(*pictures.shape[-2:])))
+        return torch.einsum("ij,bihw->bjhw", self.colours.float(), pictures)[:, :, None]
+
+    def to_blocks(self, x_t: Tensor, t: Tensor, autoencoder: BlockTransformAutoencoder) -> Tensor:
+        """What the transformer is shown of x_t [B, 192, 1, h, w]: latents of the block transform [B, C, 1, h, w].
+
+        Both spaces damp alike, so noise of variance t² nearly stays so in every channel; where W is small it is undone
+        in part only, W/(W² + δ), or the noise of high frequencies would leak into every block. δ falls with the noise:
+        that was best when the transformer's error was measured.
+        """
+        pictures = F.pixel_shuffle(x_t[:, :, 0].float(), BLOCK_PX)
+        sigma = _sigma(t).view(-1, 1, 1, 1)
+        damping = self.damping(*pictures.shape[-2:])
+        restored = damping / (damping.square() + _LEAK * sigma / (sigma + 0.25))
+        frames = torch.einsum("ij,bihw->bjhw", self.colours.float(), self._filter(pictures, restored / _GAIN))
+        return autoencoder.encode(frames[:, :, None])
+
+    def from_blocks(self, latents: Tensor, autoencoder: BlockTransformAutoencoder) -> Tensor:
+        """An estimate by the transformer, [B, C, 1, h, w], as P [B, 192, 1, h, w]."""
+        return self.encode(autoencoder.decode(latents))
+
+    def forward(self, x_t: Tensor, prior: Tensor, t: Tensor) -> Tensor:
+        """x̂₀ from x_t and P, both [B, 192, 1, h, w], and times [B] in (0, 1]."""
+        t = t.float().clamp_min(1e-4)
+        noisy, known = (F.pixel_shuffle(x[:, :, 0], BLOCK_PX) for x in (x_t, prior))
+        column = t.view(-1, 1, 1, 1)
+        scale = ((1 - column).square() * self.variance + column.square()).rsqrt()
+        noise = (noisy - (1 - column) * known) / column
+        x = torch.cat([noisy * scale, known * self.variance.rsqrt(), noise], dim=1)
+        x = self.proj_in(F.pixel_unshuffle(x, 2))
+        frequencies = torch.exp(torch.linspace(0, math.log(1000), _TIME_FEATURES, device=t.device))
+        angles = t[:, None] * frequencies
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        kept = []
+        for level, blocks in enumerate(self.down):
+            for block in blocks:
+                x = block(x, time)
+            if level < len(self.shrink):
+                kept.append(x)
+                x = self.shrink[level](F.pixel_unshuffle(x, 2))
+        for level in reversed(range(len(self.up))):
+            x = F.pixel_shuffle(self.grow[level](x), 2) + kept[level]
+            for block in self.up[level]:
+                x = block(x, time)
+        x = F.pixel_shuffle(self.proj_out(x), 2).float()
+        sigma = _sigma(column)
+        correction = sigma / (1 + sigma.square() / self.variance) * x
+        return prior + F.pixel_unshuffle(correction, BLOCK_PX)[:, :, None]
