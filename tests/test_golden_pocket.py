@@ -53,7 +53,7 @@ def test_what_an_edit_stored():
     assert [update.adaptation.strength for update in updates] == [1.5, -0.25]
     assert {update.vector for update in updates} == {before.segments[0].vector}
     assert segment.atoms.counts == before.segments[0].atoms.counts[: len(segment.atoms.counts)]
-    assert (segment.generation.n_injections, segment.check, after.caption) == (27, None, "a bowl of soup")
+    assert (segment.generation.n_injections, segment.check, after.caption) == (46, None, "a bowl of soup")
     assert [entry["edit"] for entry in after.history] == ["strength", "merge", "caption", "keep-structure"]
 
 

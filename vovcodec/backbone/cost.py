@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vovcodec.backbone.catalog import CATALOG
-from vovcodec.backbone.geometry import POCKET_WEIGHTS
+from vovcodec.backbone.geometry import POCKET_WEIGHTS, token_phases
 from vovcodec.backbone.locate import embedded_folder
 from vovcodec.backbone.memory import memory_needed
 from vovcodec.errors import ModelError
@@ -88,7 +88,8 @@ def segment_cost(
         work = per_token * tokens + _POCKET_PER_PIXEL * pixels
         if n_frames == 1:
             work += round(_PICTURE_PER_PIXEL_AND_WIDTH * pictures.width * pixels)
-            own_flop = pictures.flop_per_pixel * pixels
+            # Asked once for a step, in which the transformer is asked more often.
+            own_flop = pictures.flop_per_pixel * pixels / len(token_phases(is_clip=False, is_last=False))
     elif facts := CATALOG.get(backbone_id):
         network = _Transformer(
             facts.transformer_params // facts.n_experts,
