@@ -10,11 +10,14 @@ import pytest
 import torch
 from tiny_models import save_tiny_pocket
 
-from vovcodec.backbone.geometry import evaluations_of_steps
+from vovcodec.backbone.geometry import TOKEN_PHASES, evaluations_of_steps
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
-from vovcodec.backbone.pocket.pictures import PictureNetwork, dct_matrix
+from vovcodec.backbone.pocket.clips import ClipNetwork, _mean_over_frames
+from vovcodec.backbone.pocket.compact import load_network, save_network
+from vovcodec.backbone.pocket.completion import dct_matrix
+from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
 from vovcodec.errors import ModelError
@@ -117,31 +120,35 @@ def test_the_network_sees_which_latent_frame_is_the_first():
 
 @pytest.mark.parametrize("t", [1.0, 0.5, 1e-2, 1e-4, 0.0])
 def test_velocity_is_finite_at_all_times(backbone, t):
-    x_t = noise(1, 24, 2, 4, 6)
+    x_t = noise(1, 96, 5, 4, 6)
     v = backbone.velocity(x_t, t, backbone.embed_caption(""))
     assert v.shape == x_t.shape and v.dtype == torch.float32 and v.isfinite().all()
+    assert torch.equal(v, backbone.sampler_velocity(x_t, t, backbone.embed_caption(""), last=False)) == (t > 0.5)
     if t == 1.0:
-        clean = x_t - v
-        deviation = backbone.channel_std(2)
-        assert (clean.abs() < 5 * deviation).all(), "from pure noise nothing larger than data is guessed"
+        guessed = backbone._clips.to_blocks(x_t - v, torch.tensor([1e-4]), backbone.vae)
+        assert (guessed.abs() < 5 * backbone.vae.channel_std(2)).all(), "from noise nothing larger than data is guessed"
 
 
 def test_the_sampler_takes_the_mean_over_the_token_phases(backbone):
-    x_t, t, condition = noise(1, 24, 2, 4, 6), 0.3, backbone.embed_caption("")
+    blocks, t, condition = noise(1, 24, 2, 4, 6), torch.tensor([0.3]), backbone.embed_caption("")
     mirrored = {4: [1, 0, 1, 2, 3, 2], 6: [1, 0, 1, 2, 3, 4, 5, 4]}
-    rows, columns = x_t[..., mirrored[4], :], x_t[..., mirrored[6]]
+    rows, columns = blocks[..., mirrored[4], :], blocks[..., mirrored[6]]
     both = rows[..., mirrored[6]]
+
+    def plain(x):
+        return backbone._block_estimate(x, t, condition, ((0, 0),))
+
     expected = (
-        backbone.velocity(x_t, t, condition)
-        + backbone.velocity(rows, t, condition)[..., 1:-1, :]
-        + backbone.velocity(columns, t, condition)[..., 1:-1]
-        + backbone.velocity(both, t, condition)[..., 1:-1, 1:-1]
+        plain(blocks) + plain(rows)[..., 1:-1, :] + plain(columns)[..., 1:-1] + plain(both)[..., 1:-1, 1:-1]
     ) / 4
-    last = backbone.sampler_velocity(x_t, t, condition, last=True)
-    assert torch.allclose(last, expected, atol=1e-5)
-    assert not torch.allclose(last, backbone.velocity(x_t, t, condition), atol=1e-3)
-    other = backbone.sampler_velocity(x_t, t, condition, last=False)
-    assert torch.equal(other, backbone.velocity(x_t, t, condition)), "of a clip the last step alone"
+    assert torch.allclose(backbone._block_estimate(blocks, t, condition, TOKEN_PHASES), expected, atol=1e-5)
+    assert not torch.allclose(plain(blocks), expected, atol=1e-3)
+    for at in (0.3, 0.7):
+        x_t = noise(1, 96, 5, 4, 6)
+        shown = [backbone.sampler_velocity(x_t, at, condition, last=last) for last in (False, True)]
+        assert not torch.equal(*shown)
+        expected = backbone._velocity(x_t, at, condition, TOKEN_PHASES[:1])
+        assert torch.equal(shown[0], expected), "of a clip the last step alone"
     assert evaluations_of_steps("pocket", 10, True) == 13 and evaluations_of_steps("pocket", 10, False) == 22
     assert evaluations_of_steps("wan2.1-1.3b", 10, True) == 10
     for still in (noise(1, 192, 1, 4, 6), noise(1, 192, 1, 2, 2)):
@@ -152,7 +159,7 @@ def test_the_sampler_takes_the_mean_over_the_token_phases(backbone):
 
 
 def test_a_batch_of_times_is_as_one_at_a_time(backbone):
-    x_t, condition = noise(2, 24, 2, 4, 6), backbone.embed_caption("a cat")
+    x_t, condition = noise(2, 96, 5, 4, 6), backbone.embed_caption("a cat")
     both = backbone.velocity(x_t, torch.tensor([0.9, 0.2]), condition)
     for i, t in enumerate((0.9, 0.2)):
         assert torch.allclose(both[i : i + 1], backbone.velocity(x_t[i : i + 1], t, condition), atol=1e-4)
@@ -220,6 +227,104 @@ def test_the_velocity_of_pictures_is_finite_at_all_times(backbone, t):
     assert not torch.equal(v, backbone.velocity(x_t, t, backbone.embed_caption("a road")))
 
 
+def clip(n_frames: int, height: int, width: int) -> torch.Tensor:
+    """Smooth frames [1, 3, F, H, W] in which something moves."""
+    y, x = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
+    frames = [
+        torch.stack([torch.cos(y / 9 + k / 8), torch.sin((x + k) / 7), torch.cos((x + y) / 11)])
+        for k in range(n_frames)
+    ]
+    return 0.8 * torch.stack(frames, 1)[None]
+
+
+def test_a_clip_comes_back_from_its_space(backbone):
+    space, frames = backbone._clips, clip(5, 40, 64)
+    latents = space.encode(frames)
+    assert latents.shape == (1, 96, 5, 5, 8)
+    assert float((space.decode(latents) - frames).square().mean().sqrt()) < 0.02
+    # All of the luma comes back, of the chroma the lower half of the frequencies.
+    luma = torch.randn(1, 1, 5, 40, 64, generator=torch.Generator().manual_seed(0)) * space.colours[0].view(
+        1, 3, 1, 1, 1
+    )
+    assert torch.allclose(space.decode(space.encode(luma)), luma, atol=1e-4)
+    chroma = torch.randn(1, 1, 5, 40, 64) * space.colours[1].view(1, 3, 1, 1, 1)
+    kept = space.decode(space.encode(chroma))
+    assert torch.allclose(space.decode(space.encode(kept)), kept, atol=1e-4)
+    assert 0.2 < float(kept.square().sum() / chroma.square().sum()) < 0.3
+
+
+def test_the_noise_of_a_clip_is_that_of_its_blocks(backbone):
+    """White noise in x_t is white in pixels before W is undone, half as strong in the first frame."""
+    space = backbone._clips
+    undone = space._undone(noise(1, 96, 9, 6, 8), tuple(torch.ones_like(w) for w in space.damping(9, 48, 64)))
+    luma = torch.einsum("j,bjthw->bthw", space.colours[0], undone)
+    deviations = luma.square().mean((0, 2, 3)).sqrt()
+    assert torch.allclose(deviations / 4, torch.tensor([0.5, *[1.0] * 8]), rtol=0.06)
+
+
+def test_the_transformer_is_shown_the_blocks_of_a_clip(backbone):
+    space, frames = ClipNetwork(block_channels=24), clip(9, 48, 64)
+    space.fit_block_gains(frames, backbone.vae)
+    expected = backbone.vae.encode(frames)
+    latents = space.encode(frames)
+    for t in (1e-4, 0.1, 0.5, 0.9):
+        shown = space.to_blocks(latents, torch.tensor([t]), backbone.vae)
+        assert float((shown - expected).norm() / expected.norm()) < 0.1 + 0.3 * t
+    two = space.to_blocks(latents.expand(2, -1, -1, -1, -1), torch.tensor([0.1, 0.9]), backbone.vae)
+    for row, t in enumerate((0.1, 0.9)):
+        assert torch.allclose(two[row], space.to_blocks(latents, torch.tensor([t]), backbone.vae)[0], atol=1e-5)
+    back = space.decode(space.from_blocks(expected, backbone.vae))
+    assert float((back - backbone.vae.decode(expected)).square().mean().sqrt()) < 0.05
+
+
+def test_an_untrained_network_of_clips_leaves_the_estimate(backbone):
+    network = ClipNetwork(widths=(8, 8, 8), blocks=(1, 1, 1))
+    x_t, known, t = noise(2, 96, 5, 4, 6), noise(2, 96, 5, 4, 6, seed=1), torch.tensor([0.1, 0.4])
+    assert torch.equal(network(x_t, known, t), known)
+    changed = backbone._clips(x_t, known, t)
+    assert changed.shape == known.shape and not torch.allclose(changed, known, atol=1e-4)
+    assert torch.allclose(changed[1:], backbone._clips(x_t[1:], known[1:], t[1:]), atol=1e-5), "no sample sees another"
+
+
+def test_the_network_of_clips_sees_the_neighbouring_frames(backbone):
+    network, x_t, t = backbone._clips, noise(1, 96, 9, 4, 6), torch.tensor([0.2])
+    known = torch.zeros_like(x_t)
+    before, moved = network(x_t, known, t), x_t.clone()
+    moved[:, :, 4] += 1.0
+    change = (network(moved, known, t) - before).abs().amax(dim=(0, 1, 3, 4))
+    assert (change > 0).all() and change[4] > change[0]
+
+
+@pytest.mark.parametrize("n_frames", [1, 4, 9])
+def test_means_over_frames_keep_the_variance_of_noise(n_frames):
+    x = torch.randn(2 * n_frames, 3, 4, 4, dtype=torch.float64)
+    for reach in (1, 4, 128):
+        means = _mean_over_frames(x, 2, reach).unflatten(0, (2, n_frames))
+        for i in range(n_frames):
+            part = x.unflatten(0, (2, n_frames))[:, max(0, i - reach) : i + reach + 1]
+            assert torch.allclose(means[:, i], part.sum(1) / part.shape[1] ** 0.5, atol=1e-6)
+
+
+def test_weights_in_one_byte_are_within_half_a_step(tmp_path):
+    torch.manual_seed(0)
+    network = ClipNetwork(widths=(8, 8, 8), blocks=(1, 1, 1))
+    network.spectrum.normal_()
+    save_network(network, tmp_path)
+    again = load_network(ClipNetwork, tmp_path)
+    assert again.config.widths == [8, 8, 8] and torch.equal(again.spectrum, network.spectrum)
+    for (name, a), b in zip(network.named_parameters(), again.parameters(), strict=True):
+        if a.dim() < 2:
+            assert torch.equal(a, b), name
+        else:
+            step = a.flatten(1).abs().amax(1) / 127
+            assert ((a - b).flatten(1).abs().amax(1) <= 0.501 * step + 1e-12).all(), name
+    plain = tmp_path / "plain"
+    network.save_pretrained(plain)
+    assert torch.equal(load_network(ClipNetwork, plain).proj_in.weight, network.proj_in.weight)
+    size = (tmp_path / "diffusion_pytorch_model.safetensors").stat().st_size
+    assert size < 0.45 * (plain / "diffusion_pytorch_model.safetensors").stat().st_size
+
+
 def test_captions_of_any_length(backbone):
     empty, short = backbone.embed_caption(""), backbone.embed_caption("ein Bär")
     assert empty.shape == short.shape == (1, 64, 16)
@@ -237,7 +342,7 @@ def test_adaptable_linears_are_all_attention_projections_in_order(backbone):
 
 
 def test_fitting_precision_is_left_again(backbone):
-    x_t, condition = noise(1, 24, 2, 4, 4), backbone.embed_caption("")
+    x_t, condition = noise(1, 96, 5, 4, 4), backbone.embed_caption("")
     before = backbone.velocity(x_t, 0.5, condition)
     with backbone.fitting_precision():
         assert torch.allclose(backbone.velocity(x_t, 0.5, condition), before, atol=0.3)
@@ -267,10 +372,13 @@ def test_missing_and_damaged_models_are_typed_errors(tmp_path):
     with pytest.raises(ModelError, match="no embedded model"):
         PocketBackbone(tmp_path)
     damaged = save_tiny_pocket(tmp_path / "damaged")
-    weights = damaged / "transformer" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ModelError, match="damaged"):
-        PocketBackbone(damaged)
+    for name in ("clips", "transformer"):
+        weights = damaged / name / "diffusion_pytorch_model.safetensors"
+        whole = weights.read_bytes()
+        weights.write_bytes(whole[:100])
+        with pytest.raises(ModelError, match="damaged"):
+            PocketBackbone(damaged)
+        weights.write_bytes(whole)
     with pytest.raises(ModelError, match="float16"):
         PocketBackbone(save_tiny_pocket(tmp_path / "whole"), precision="float16")
 

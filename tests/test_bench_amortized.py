@@ -20,7 +20,7 @@ def test_every_sample_has_the_update_that_a_file_with_its_vector_has(tmp_path):
     backbone = PocketBackbone(save_tiny_pocket(tmp_path / "pocket"))
     linears = backbone.adaptable_linears("qkvo", 0)
     generator = torch.Generator().manual_seed(3)
-    x_t = torch.randn(2, backbone.geometry.channels, 2, 4, 6, generator=generator)
+    x_t = torch.randn(2, backbone.geometry.channels, 5, 4, 6, generator=generator)
     theta = 4 * torch.randn(2, 48, generator=generator)
     condition = backbone.embed_caption("")
     with torch.no_grad(), BatchedUpdates(linears, vector_length=48, seed=5).attached(theta):

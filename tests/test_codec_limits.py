@@ -102,7 +102,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
     ],
 )
 def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
-    path = GOLDEN / f"v0.6-{file}.vov"
+    path = GOLDEN / f"v0.7-{file}.vov"
     assert run(["info", str(path), "--limit", limit]) == 4
     assert run(["decode", str(path), "-o", str(tmp_path / "out.mp4"), "--limit", limit]) == 4
     assert run(["scale", str(path), "-o", str(tmp_path / "out.vov"), "--bytes", "999", "--limit", limit]) == 4
@@ -127,18 +127,18 @@ def test_without_flags_the_formats_own_bounds_hold():
 
 @pytest.mark.parametrize("text", ["frames", "frames=", "frames=-1", "pixels=3", "hours=nan", "=5"])
 def test_a_limit_that_is_none_is_a_usage_error(text):
-    assert run(["info", str(GOLDEN / "v0.6-vector.vov"), "--limit", text]) == 2
+    assert run(["info", str(GOLDEN / "v0.7-vector.vov"), "--limit", text]) == 2
 
 
 def test_info_says_what_decoding_takes(capsys):
-    path = GOLDEN / "v0.6-pocket.vov"
+    path = GOLDEN / "v0.7-pocket.vov"
     assert run(["info", str(path)]) == 0
     out, stream = capsys.readouterr().out, read_vov(path)
     n_evaluations = 2 * stream.header.sampler.steps_of(stream.segments[0]) + 2  # four in the last step
     for words in (f"network evaluations  {n_evaluations}", "peak memory", "TFLOP", "time on this CPU"):
         assert words in out
     # Of an unknown model only the evaluations are known.
-    assert run(["info", str(GOLDEN / "v0.6-segments.vov")]) == 0
+    assert run(["info", str(GOLDEN / "v0.7-segments.vov")]) == 0
     out = capsys.readouterr().out
     assert "network evaluations  15" in out and "TFLOP" not in out
 
@@ -159,10 +159,11 @@ def test_cost_grows_with_what_the_file_asks_for():
 
 
 def test_the_estimate_of_the_embedded_model_holds_for_a_measured_decode():
-    """224x128, 33 frames: 474 MB with the model loaded, 251 MB more at the peak; 21.6 GFLOP per evaluation."""
+    """224x128, 33 frames: 1148 MB at the peak. 21.6 GFLOP of a transformer's evaluation, and in every second one 63 of
+    the network of clips."""
     cost = segment_cost("pocket", "float32", n_frames=33, width=224, height=128)
-    assert 600e6 < cost.model_bytes + cost.work_bytes < 1.2e9
-    assert 10e9 < cost.flop < 60e9
+    assert 1.1e9 < cost.model_bytes + cost.work_bytes < 1.4e9
+    assert 40e9 < cost.flop < 70e9
 
 
 def test_a_picture_is_charged_for_the_network_of_its_pixels():

@@ -1,8 +1,8 @@
 """Real files made with the shipped weights: they must decode, here and in every later version.
 
-`v0.6-pocket.vov` was made with: vov encode coffee.png -o v0.6-pocket.vov --effort fast --bytes 300 --caption "a cup of
-coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.6-edited.vov` from it with: vov edit
-v0.6-pocket.vov --merge v0.6-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
+`v0.7-pocket.vov` was made with: vov encode coffee.png -o v0.7-pocket.vov --effort fast --bytes 300 --caption "a cup of
+coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.7-edited.vov` from it with: vov edit
+v0.7-pocket.vov --merge v0.7-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from vovcodec.codec.plans import plan_of_segment
 from vovcodec.codec.regenerate import segment_atoms, theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.6-pocket.vov"
-EDITED = GOLDEN.with_name("v0.6-edited.vov")
+GOLDEN = Path(__file__).parent / "golden" / "v0.7-pocket.vov"
+EDITED = GOLDEN.with_name("v0.7-edited.vov")
 SHAPE = (1, 192, 1, 8, 12)
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (GOLDEN, "6b6f33c48e1389543b4e84fc9e27a71328d9c1889b779cee1ec2398a59f163a3"),
-        (EDITED, "ab35f907853dbf632f17c6c189176ddb2f66509c22445c27f7d3cea9e8103b2b"),
+        (GOLDEN, "6757af7e72bfbe159756e7b8b7e747320c9acd603bd41d2e3d8f79de5ae5e385"),
+        (EDITED, "2a403a95a9b93c391b1011a5f54ce579b0ea987b67908f2afea694326c76874b"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

@@ -102,7 +102,7 @@ def test_normals_are_standard_and_streams_are_unrelated():
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 1000, 65536])
 def test_permutation_is_the_stable_argsort_of_the_raw_keys(n):
-    stream = Stream(3, Purpose.STEP_PERMUTATION)
+    stream = Stream(3, Purpose.COLUMNS)
     assert np.array_equal(permutation(stream, n), np.argsort(raw_u64(stream, n), kind="stable"))
 
 

@@ -40,7 +40,7 @@ def test_walsh_hadamard_of_integers_is_exact():
 def test_hadamard_atoms_are_signed_rows_on_random_columns(n):
     book = HadamardCodebook(3, 1, 2, n)
     rows = hadamard(book.n_atoms) if book.n_atoms > 1 else np.ones((1, 1))
-    columns = permutation(Stream(3, Purpose.STEP_PERMUTATION, (1, 2)), book.n_atoms)[:n]
+    columns = permutation(Stream(3, Purpose.COLUMNS), book.n_atoms)[:n]
     expected = rows[:, columns] * signs(Stream(3, Purpose.STEP_SIGNS, (1, 2)), n)
     assert n <= book.n_atoms < 2 * n
     for position in range(0, book.n_atoms, 7):

@@ -20,6 +20,7 @@ from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import advance, initial_noise, sample
 from vovcodec.sampling.schedule import LEAST_TIME, full_grid_injections, snr_of
 from vovcodec.sampling.steering import SteeringPlan, follow, steer
+from vovcodec.sampling.trellis import MAX_PATH_ATOMS
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 2, 16, 16)  # N = 4096 = P: orthogonal atoms
@@ -170,10 +171,15 @@ def test_the_last_evaluation_may_know_better():
 
 def test_what_the_format_cannot_address_is_refused():
     class Huge:
-        shape = (1, 1, 1, 1, MAX_POSITIONS + 2)
+        def __init__(self, n_values):
+            self.shape = (1, 1, 1, 1, n_values)
 
-    with pytest.raises(UsageError, match="code smaller"):
-        steer(None, Huge(), PLAN, 0, size_bytes=100)
+    for plan, limit in (
+        (replace(PLAN, codebook="hadamard"), MAX_POSITIONS),
+        (replace(PLAN, codebook="trellis"), MAX_PATH_ATOMS),
+    ):
+        with pytest.raises(UsageError, match="code smaller"):
+            steer(None, Huge(limit + 2), plan, 0, size_bytes=100)
 
 
 def test_a_truncated_file_shows_a_coarser_picture():
@@ -226,7 +232,7 @@ def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, codebook
         if plan.counts[step] >= (8 if codebook == "hadamard" else 24):  # fewer are few choices
             assert wanted * (1 - tolerance) <= reach <= wanted * (1.13 + tolerance), step
             ratios.append(reach / wanted)
-    assert len(ratios) >= 4 and np.mean(ratios) > 0.97
+    assert len(ratios) >= 4 and np.mean(ratios) > (0.97 if shape == SHAPE else 0.94)
 
 
 @pytest.mark.parametrize("eta_scale_q", [200, 150, 90])

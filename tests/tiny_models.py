@@ -130,6 +130,7 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     from transformers import UMT5Config, UMT5EncoderModel
 
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.backbone.pocket.clips import ClipNetwork
     from vovcodec.backbone.pocket.detail import DetailNetwork
     from vovcodec.backbone.pocket.pictures import PictureNetwork
 
@@ -161,6 +162,9 @@ def save_tiny_pocket(folder: Path, *, seed: int = 0, n_channels: int = 24) -> Pa
     pictures = PictureNetwork(widths=(8, 8, 8), blocks=(1, 1, 1))
     torch.nn.init.normal_(pictures.proj_out.weight, std=0.02)
     pictures.save_pretrained(folder / "pictures")
+    clips = ClipNetwork(widths=(8, 8, 8), blocks=(1, 1, 1), block_channels=n_channels)
+    torch.nn.init.normal_(clips.proj_out.weight, std=0.02)
+    clips.save_pretrained(folder / "clips")
     autoencoder.save_pretrained(folder / "vae")
     transformer.save_pretrained(folder / "transformer")
     detail.save_pretrained(folder / "detail")

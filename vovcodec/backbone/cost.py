@@ -28,8 +28,10 @@ CUDA_FLOPS = 50e12
 _PROCESS_BYTES = 500_000_000
 _POCKET_PER_PIXEL = 270
 _POCKET_PER_TOKEN_AND_WIDTH = 120
-# A picture's own network: float32 values of its first width at half the size, about eight of them alive.
-_PICTURE_PER_PIXEL_AND_WIDTH = 8 * 4 / 4
+# The network of pictures or clips: float32 values of its first width at half the size, about eight of them alive.
+_OWN_PER_PIXEL_AND_WIDTH = 8 * 4 / 4
+# Of a clip: the codebook's keys, order and columns and the latents, 1.5 values per pixel in up to twice as many atoms.
+_CLIP_PER_PIXEL = 3 * 40
 # Peak of the random assignment, per entry of the low-rank factors: keys, order, indices, scales, float32 factors.
 _PER_FACTOR_ENTRY = 40
 
@@ -81,15 +83,17 @@ def segment_cost(
         found = _pocket()
         if found is None:
             return None
-        network, pictures, weights_bytes = found
+        network, pictures, clips, weights_bytes = found
         per_token = _POCKET_PER_TOKEN_AND_WIDTH * network.width
         tokens = network.n_tokens(n_frames, width, height)
-        model = 2 * weights_bytes  # stored in two bytes, computed with in four
-        work = per_token * tokens + _POCKET_PER_PIXEL * pixels
-        if n_frames == 1:
-            work += round(_PICTURE_PER_PIXEL_AND_WIDTH * pictures.width * pixels)
-            # Asked once for a step, in which the transformer is asked more often.
-            own_flop = pictures.flop_per_pixel * pixels / len(token_phases(is_clip=False, is_last=False))
+        model = 4 * weights_bytes  # stored in one byte or two, computed with in four
+        own = pictures if n_frames == 1 else clips
+        work = per_token * tokens + _POCKET_PER_PIXEL * pixels + round(_OWN_PER_PIXEL_AND_WIDTH * own.width * pixels)
+        if n_frames > 1:
+            work += _CLIP_PER_PIXEL * pixels
+        # Asked once for a step, in which the transformer may be asked more often; of a clip in the later half of them.
+        asked = 1 / len(token_phases(is_clip=False, is_last=False)) if n_frames == 1 else 0.5
+        own_flop = own.flop_per_pixel * pixels * asked
     elif facts := CATALOG.get(backbone_id):
         network = _Transformer(
             facts.transformer_params // facts.n_experts,
@@ -112,36 +116,40 @@ def segment_cost(
 
 
 @dataclass(frozen=True)
-class _PictureNetwork:
-    """Of the embedded model's network of single pictures: width at half the size, operations per pixel."""
+class _OwnNetwork:
+    """Of the embedded model's network of pictures or of clips: width at half the size, operations per pixel."""
 
     width: int
     flop_per_pixel: float
 
 
-def _pocket() -> tuple[_Transformer, _PictureNetwork, int] | None:
+def _pocket() -> tuple[_Transformer, _OwnNetwork, _OwnNetwork, int] | None:
     """The embedded model at hand, from its configuration, and the size of its files; None where it is missing."""
     try:
         folder = embedded_folder() or POCKET_WEIGHTS
-        config, pictures = (
+        config, pictures, clips = (
             json.loads((folder / name / "config.json").read_text(encoding="utf-8"))
-            for name in ("transformer", "pictures")
+            for name in ("transformer", "pictures", "clips")
         )
         sizes = {path: path.stat().st_size for path in folder.glob("*/*.safetensors")}
     except (ModelError, OSError, ValueError):
         return None
-    # Stored in two bytes each. Those of the detail network are used at every latent position, four times per token.
+    # These are stored in two bytes each. Those of the detail network are used at every latent position, four times per
+    # token.
     uses = {"transformer": 1, "detail": 4}
     params = sum(uses.get(path.parent.name, 0) * size for path, size in sizes.items()) // 2
     width = config["num_attention_heads"] * config["attention_head_dim"]
     network = _Transformer(params, config["num_layers"], width, config["ffn_dim"], 8)
-    return network, _picture_network(pictures["widths"], pictures["blocks"]), sum(sizes.values())
+    of_pictures = _own_network(pictures["widths"], pictures["blocks"])
+    of_clips = _own_network(clips["widths"], clips["blocks"], frames_at_last=4)
+    return network, of_pictures, of_clips, sum(sizes.values())
 
 
-def _picture_network(widths: Sequence[int], blocks: Sequence[int]) -> _PictureNetwork:
-    """Blocks of two 3×3 convolutions at 1/2, 1/4, … of the size, on the way down and, but at the last, up again."""
+def _own_network(widths: Sequence[int], blocks: Sequence[int], frames_at_last: int = 1) -> _OwnNetwork:
+    """Blocks of two 3×3 convolutions at 1/2, 1/4, … of the size, on the way down and, but at the last, up again; at the
+    last so many frames share a position."""
     flop = 0.0
     for level, (width, n_blocks) in enumerate(zip(widths, blocks, strict=True)):
-        n_blocks *= 1 if level + 1 == len(widths) else 2
+        n_blocks *= 1 / frames_at_last if level + 1 == len(widths) else 2
         flop += 2.0 * n_blocks * 2 * 9 * width**2 / 4 ** (level + 1)
-    return _PictureNetwork(widths[0], flop)
+    return _OwnNetwork(widths[0], flop)

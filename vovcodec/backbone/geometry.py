@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +23,10 @@ __all__ = [
 ]
 
 POCKET_WEIGHTS = Path(__file__).parent / "pocket" / "weights"
-POCKET_COMPONENTS = ("transformer", "detail", "vae", "pictures", "text_encoder")
+POCKET_COMPONENTS = ("transformer", "detail", "vae", "pictures", "clips", "text_encoder")
 _POCKET_MAX_FRAMES = 129
 _POCKET_STILL_CHANNELS = 192  # 8×8 pixels of three colours: nothing is lost (pocket/pictures.py)
+_POCKET_CLIP_CHANNELS = 96  # 8×8 pixels of luma, 4×4 of each chroma at half the size (pocket/clips.py)
 TOKEN_PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 TOKEN_MARGIN_PX = 16  # what the grid grows by along a side when it is moved
 
@@ -35,12 +35,13 @@ TOKEN_MARGIN_PX = 16  # what the grid grows by along a side when it is moved
 class LatentGeometry:
     """How frames map to latents.
 
-    time_stride: coded frames are `time_stride`·n + 1; they become n + 1 latent frames.
+    time_stride: coded frames are `time_stride`·n + 1; they become n + 1 latent frames unless `latent_stride` differs.
     space_stride: pixels per latent value along each side.
     size_multiple: coded width and height are multiples of this (stride × patch).
     channels: latent channels C.
     max_frames: longest segment in frames; 1 for models of still pictures.
     still_channels: C of a single frame, where that is another one.
+    latent_stride: frames that become one latent frame, after the first; by default `time_stride`.
     """
 
     time_stride: int
@@ -49,6 +50,7 @@ class LatentGeometry:
     channels: int
     max_frames: int
     still_channels: int | None = None
+    latent_stride: int | None = None
 
     def coded_frames(self, n_frames: int) -> int:
         """The smallest time_stride·n + 1 that is at least `n_frames`."""
@@ -56,7 +58,7 @@ class LatentGeometry:
 
     def latent_shape(self, n_frames: int, width: int, height: int) -> tuple[int, int, int, int, int]:
         """[1, C, T, h, w] for coded frames of a size."""
-        n_latent_frames = 1 + (n_frames - 1) // self.time_stride
+        n_latent_frames = 1 + (n_frames - 1) // (self.latent_stride or self.time_stride)
         channels = self.still_channels if n_frames == 1 and self.still_channels else self.channels
         return (1, channels, n_latent_frames, height // self.space_stride, width // self.space_stride)
 
@@ -84,33 +86,32 @@ def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
     return (n_steps - 1) * others + last
 
 
-def pocket_geometry(latent_channels: int) -> LatentGeometry:
-    """Of an embedded model with so many latent channels."""
+def pocket_geometry() -> LatentGeometry:
+    """Of every embedded model of this format version."""
     return LatentGeometry(
         time_stride=4,
         space_stride=8,
         size_multiple=16,
-        channels=latent_channels,
+        channels=_POCKET_CLIP_CHANNELS,
         max_frames=_POCKET_MAX_FRAMES,
         still_channels=_POCKET_STILL_CHANNELS,
+        latent_stride=1,
     )
 
 
 def known_geometry(backbone_id: str, fingerprint: bytes) -> LatentGeometry | None:
     """The geometry of the model that a file names, None where it cannot be told without that model.
 
-    Public models have one per id. Embedded models may differ from one another: the one at hand tells about files with
-    its own fingerprint only.
+    Public models have one per id. Embedded models of other format versions had others: the one at hand tells about
+    files with its own fingerprint only.
     """
     if backbone_id == "pocket":
         try:
             folder = embedded_folder() or POCKET_WEIGHTS
-            if fingerprint_folder(folder, POCKET_COMPONENTS) != fingerprint:
-                return None
-            config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+            known = fingerprint_folder(folder, POCKET_COMPONENTS) == fingerprint
         except (ModelError, OSError, ValueError):
             return None
-        return pocket_geometry(config["latent_channels"])
+        return pocket_geometry() if known else None
     facts = CATALOG.get(backbone_id)
     if facts is None:
         return None

@@ -102,7 +102,7 @@ class _Trained:
         self.completed = CompletedTransformer(backbone.transformer, backbone._detail)
         self.updates = BatchedUpdates(backbone.adaptable_linears("qkvo", 0), vector_length=vector_length, seed=0)
         torch.manual_seed(_SEED)
-        self.encoder = VectorEncoder(backbone.geometry.channels, vector_length)
+        self.encoder = VectorEncoder(backbone.vae.config.latent_channels, vector_length)
         self.n_steps = 0
 
     def symbols(self, frames: Tensor) -> Tensor:

@@ -77,14 +77,17 @@ def schemes_of(preset: Preset, *, is_still: bool) -> dict[str, tuple[bool, objec
 
 
 def problem_of(item: Item, backbone) -> tuple[Velocity, Tensor]:
-    """What a scheme gets of a clip or picture: plain velocity, one evaluation a step, and latents [1, C, T, h, w]."""
+    """What a scheme gets of a clip or picture: the velocity of one evaluation a step, the same for all schemes, and
+    latents [1, C, T, h, w]."""
     from vovcodec.media import pad_frames
 
     stride = backbone.geometry.time_stride
     n_coded = -(-(len(item.frames) - 1) // stride) * stride + 1
     target = backbone.to_latents(pad_frames(item.frames, n_coded))
     condition = backbone.embed_caption("")
-    return lambda x_t, t: backbone.velocity(x_t, t, condition), target
+    if len(item.frames) == 1:
+        return lambda x_t, t: backbone.velocity(x_t, t, condition), target
+    return lambda x_t, t: backbone.sampler_velocity(x_t, float(t), condition, last=False), target
 
 
 def published_points(item: Item, backbone, preset: Preset) -> list[Point]:

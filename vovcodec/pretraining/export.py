@@ -16,16 +16,19 @@ __all__ = ["export_model"]
 def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     """Collect the averaged networks of a run into `out_dir`.
 
-    Layout: model_index.json, transformer/, detail/, text_encoder/, vae/, pictures/ (config.json and safetensors each),
-    README.md. The block transform and the space of pictures keep float32, since what they lose comes back; networks are
-    stored in bfloat16. Raises UsageError when a stage is missing.
+    Layout: model_index.json, transformer/, detail/, text_encoder/, vae/, pictures/, clips/ (config.json and safetensors
+    each), README.md. The block transform and the spaces of pictures and clips keep float32, since what they lose does
+    not come back; their networks are stored in one byte per weight (backbone/pocket/compact.py), the others in
+    bfloat16. Raises UsageError when a stage is missing.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+    from vovcodec.backbone.pocket.compact import save_network
     from vovcodec.backbone.pocket.detail import CompletedTransformer
     from vovcodec.pretraining.captioning import load_captions
     from vovcodec.pretraining.card import model_card
+    from vovcodec.pretraining.completion import trained_completion
     from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
-    from vovcodec.pretraining.pictures import trained_pictures
+    from vovcodec.pretraining.spaces import CLIPS, PICTURES
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
@@ -33,14 +36,14 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
     captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_so_far(joint))
-    pictures, picture_figures = trained_pictures(run_dir, [*steps_so_far(joint), captions.get("steps", 0)])
+    start = [*steps_so_far(joint), captions.get("steps", 0)]
+    completing = {stage: trained_completion(run_dir, stage, start) for stage in (PICTURES, CLIPS)}
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
     detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
     text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
-    for module in pictures.children():
-        module.to(torch.bfloat16)
-    pictures.save_pretrained(out_dir / "pictures")
+    for stage, (network, _) in completing.items():
+        save_network(network, out_dir / stage.name)
     index = {
         "_class_name": "PocketModel",
         "transformer": ["diffusers", "WanTransformer3DModel"],
@@ -48,6 +51,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
         "text_encoder": ["transformers", "UMT5EncoderModel"],
         "vae": ["vovcodec", "BlockTransformAutoencoder"],
         "pictures": ["vovcodec", "PictureNetwork"],
+        "clips": ["vovcodec", "ClipNetwork"],
     }
     (out_dir / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     for config in out_dir.glob("*/config.json"):
@@ -58,6 +62,16 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
     (out_dir / "README.md").write_text(
-        model_card(corpus, autoencoder, asdict(recipe), n_steps, log, joint, captions, picture_figures, run_dir),
+        model_card(
+            corpus,
+            autoencoder,
+            asdict(recipe),
+            n_steps,
+            log,
+            joint,
+            captions,
+            {stage: figures for stage, (_, figures) in completing.items()},
+            run_dir,
+        ),
         encoding="utf-8",
     )

@@ -1,7 +1,8 @@
 """The command that trains the embedded model: basis → transformer → detail network → both together → captions →
-pictures → model folder.
+pictures → clips → model folder.
 
-    vov pretrain --data FOLDER --run FOLDER [--stage all|basis|transformer|detail|joint|captions|pictures|export]
+    vov pretrain --data FOLDER --run FOLDER
+        [--stage all|basis|transformer|detail|joint|captions|pictures|clips|export]
         [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
@@ -21,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "pictures", "export"]
+    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "pictures", "clips", "export"]
     parser.add_argument("--stage", default="all", choices=stages)
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -36,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "--caption-steps", type=int, default=600, help="optimiser steps of text encoder and cross-attention"
     )
     parser.add_argument("--picture-steps", type=int, default=4000, help="optimiser steps of the network of pictures")
+    parser.add_argument("--clip-steps", type=int, default=7000, help="optimiser steps of the network of clips")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -124,22 +126,26 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "pictures"):
+    if options.stage in ("all", "pictures", "clips"):
         from vovcodec.pretraining.captioning import finished_networks
-        from vovcodec.pretraining.pictures import train_pictures
+        from vovcodec.pretraining.completion import train_completion
+        from vovcodec.pretraining.spaces import CLIPS, PICTURES
 
         networks, n_steps_before = finished_networks(options.run, recipe)
-        train_pictures(
-            networks,
-            BlockTransformAutoencoder.from_pretrained(basis_dir),
-            corpus,
-            recipe,
-            options.run,
-            n_steps_before,
-            n_steps=options.picture_steps,
-            device=options.device,
-            stop_after_s=60 * options.minutes,
-        )
+        for stage, n_steps in ((PICTURES, options.picture_steps), (CLIPS, options.clip_steps)):
+            if options.stage in ("all", stage.name):
+                train_completion(
+                    stage,
+                    networks,
+                    BlockTransformAutoencoder.from_pretrained(basis_dir),
+                    corpus,
+                    recipe,
+                    options.run,
+                    n_steps_before,
+                    n_steps=n_steps,
+                    device=options.device,
+                    stop_after_s=60 * options.minutes,
+                )
     if options.stage in ("all", "export"):
         from vovcodec.pretraining.export import export_model
 

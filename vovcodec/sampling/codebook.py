@@ -15,6 +15,7 @@ Decoder outputs are exact: integers up to the final normalisation, which is a di
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +78,13 @@ def _unit_mean_square(values: np.ndarray) -> np.ndarray:
     return (values / np.sqrt(np.float64(total) / values.size)).astype(np.float32)
 
 
+@lru_cache(maxsize=2)
+def _columns(stream_seed: int, n_atoms: int) -> np.ndarray:
+    """The order of columns, one for all steps of a file: new signs alone make a step's atoms independent of another's,
+    and sorting millions of numbers for every step would take longer than anything else here."""
+    return permutation(Stream(stream_seed, Purpose.COLUMNS), n_atoms)
+
+
 class HadamardCodebook:
     """Rows of a Hadamard matrix on random columns with random signs; atoms are orthogonal when N = P, N ≤ P < 2N."""
 
@@ -84,9 +92,7 @@ class HadamardCodebook:
         self.n_entries = n_entries
         self.n_atoms = 1 << max(0, (n_entries - 1).bit_length())
         self._signs = signs(Stream(stream_seed, Purpose.STEP_SIGNS, (segment, step)), n_entries)
-        self._columns = permutation(Stream(stream_seed, Purpose.STEP_PERMUTATION, (segment, step)), self.n_atoms)[
-            :n_entries
-        ]
+        self._columns = _columns(stream_seed, self.n_atoms)[:n_entries]
 
     def scores(self, residual: Tensor) -> Tensor:
         """See `Codebook.scores`."""
@@ -96,7 +102,7 @@ class HadamardCodebook:
         return walsh_hadamard(padded)
 
     def combine(self, positions: np.ndarray, atom_signs: np.ndarray) -> np.ndarray:
-        """See `Codebook.combine`. At most 2^24 atoms, so that float32 sums of ±1 are exact integers."""
+        """See `Codebook.combine`. Fewer than 2^24 atoms, so that float32 sums of ±1 are exact integers."""
         spectrum = np.zeros(self.n_atoms, dtype=np.float32)
         spectrum[positions] = atom_signs
         total = walsh_hadamard(torch.from_numpy(spectrum)).numpy()[self._columns]

@@ -27,7 +27,7 @@ class Purpose(IntEnum):
     INITIAL_NOISE = 1  # (segment): the sampler's starting latents
     STEP_NOISE = 2  # (segment, step): the Gaussian a sampler step injects or builds its codebook from
     STEP_SIGNS = 3  # (segment, step): the signs that premultiply a codebook
-    STEP_PERMUTATION = 4  # (segment, step): the permutation of a codebook's entries
+    COLUMNS = 4  # (): the order of a codebook's columns
     CANDIDATE_NOISE = 5  # (segment, step, candidate): one whole-latent candidate of importance sampling
     CANDIDATE_CHOICE = 6  # (segment, step): the shared uniforms of importance sampling
     TRELLIS_LABELS = 7  # (): atoms and signs of a trellis' branches

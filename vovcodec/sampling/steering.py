@@ -40,7 +40,7 @@ from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initial_noise, sample
 from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
-from vovcodec.sampling.trellis import TrellisCodebook, bits_to_reach
+from vovcodec.sampling.trellis import MAX_PATH_ATOMS, TrellisCodebook, bits_to_reach
 
 __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
@@ -197,8 +197,9 @@ def steer(
     """
     shape = tuple(target.shape)
     n, n_positions = plan.n_entries(shape), plan.n_positions(shape)
-    if n_positions > MAX_POSITIONS:
-        raise UsageError(f"steering addresses {MAX_POSITIONS} atoms and these latents need {n_positions}: code smaller")
+    limit = MAX_PATH_ATOMS if plan.codebook == "trellis" else MAX_POSITIONS
+    if n_positions > limit:
+        raise UsageError(f"steering addresses {limit} atoms and these latents need {n_positions}: code smaller")
     most = max(1, min(_LONGEST_SHORTLIST, n_positions // (2 if plan.codebook == "trellis" else 4)))
     counts: list[int] = []
     choices: Choices = []

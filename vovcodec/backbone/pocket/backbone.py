@@ -16,6 +16,7 @@ from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
+from vovcodec.backbone.pocket.clips import MOST_NOISE, ClipNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.errors import ModelError
 
@@ -41,6 +42,7 @@ class PocketBackbone:
         from transformers import UMT5EncoderModel
 
         from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
+        from vovcodec.backbone.pocket.compact import load_network
         from vovcodec.backbone.pocket.detail import DetailNetwork
         from vovcodec.backbone.pocket.pictures import PictureNetwork
 
@@ -67,29 +69,31 @@ class PocketBackbone:
                 self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
                 self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
                 self._detail = DetailNetwork.from_pretrained(folder / "detail", **load)
-                self._pictures = PictureNetwork.from_pretrained(folder / "pictures", **load)
+                self._pictures = load_network(PictureNetwork, folder / "pictures")
+                self._clips = load_network(ClipNetwork, folder / "clips")
                 self._text_encoder = UMT5EncoderModel.from_pretrained(
                     folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
                 )
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"the model in {folder} is damaged: {reason}") from error
-        for module in (self.vae, self.transformer, self._detail, self._pictures, self._text_encoder):
+        for module in (self.vae, self.transformer, self._detail, self._pictures, self._clips, self._text_encoder):
             module.to(self.device).eval().requires_grad_(False)
-        self.geometry = pocket_geometry(self.vae.config.latent_channels)
+        self._clips.to(memory_format=torch.channels_last)
+        self.geometry = pocket_geometry()
 
     @torch.no_grad()
     def to_latents(self, frames: np.ndarray) -> Tensor:
-        """See `protocol.Backbone.to_latents`. A single frame has the space of pictures.py, several have the block
-        transform's."""
+        """See `protocol.Backbone.to_latents`. A single frame has the space of pictures.py, several have that of
+        clips.py."""
         x = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2)[None]
-        space = self._pictures if len(frames) == 1 else self.vae
+        space = self._pictures if len(frames) == 1 else self._clips
         return space.encode(x.float() / 127.5 - 1.0)
 
     @torch.no_grad()
     def to_frames(self, latents: Tensor) -> np.ndarray:
         """See `protocol.Backbone.to_frames`."""
-        space = self._pictures if latents.shape[2] == 1 else self.vae
+        space = self._pictures if latents.shape[2] == 1 else self._clips
         x = space.decode(latents.float())[0].permute(1, 2, 3, 0)
         return ((x + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
@@ -105,8 +109,9 @@ class PocketBackbone:
         return embedding
 
     def velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor) -> Tensor:
-        """See `protocol.Backbone.velocity`; v = (x_t − x̂₀)/t."""
-        return self._velocity(x_t, t, condition, TOKEN_PHASES[:1])
+        """See `protocol.Backbone.velocity`; v = (x_t − x̂₀)/t. Of clips x̂₀ is the transformer's estimate, which is what
+        a vector can change: clips.py's network, three times as costly to differentiate, is left to the sampler."""
+        return self._velocity(x_t, t, condition, TOKEN_PHASES[:1], completes_clips=False)
 
     def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
         """See `protocol.Backbone.sampler_velocity`: the transformer's estimate is the mean over
@@ -118,16 +123,17 @@ class PocketBackbone:
         """
         return self._velocity(x_t, t, condition, token_phases(x_t.shape[2] > 1, last))
 
-    def _velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases) -> Tensor:
+    def _velocity(
+        self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases, *, completes_clips: bool = True
+    ) -> Tensor:
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
-        if x_t.shape[2] > 1:
-            clean = self._block_estimate(x_t, times, condition, phases)
-        else:
-            blocks = self._pictures.to_blocks(x_t, times, self.vae)
-            known = self._block_estimate(blocks, times, condition, phases)
-            known = self._pictures.from_blocks(known, self.vae)
+        is_clip = x_t.shape[2] > 1
+        network = self._clips if is_clip else self._pictures
+        blocks = network.to_blocks(x_t, times, self.vae)
+        clean = network.from_blocks(self._block_estimate(blocks, times, condition, phases), self.vae)
+        if not is_clip or (completes_clips and float(times.max()) <= MOST_NOISE):
             with self._autocast():
-                clean = self._pictures(x_t, known, times)
+                clean = network(x_t, clean, times)
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 
     def _block_estimate(self, x_t: Tensor, times: Tensor, condition: Tensor, phases: Phases) -> Tensor:
@@ -172,11 +178,9 @@ class PocketBackbone:
         return wan_linears(self.transformer, targets, last_blocks)
 
     def channel_std(self, n_latent_frames: int) -> Tensor:
-        """Standard deviation of every latent channel on the training set, [1, C, T, 1, 1]; of a picture's, of all
-        together, [1, 1, 1, 1, 1]."""
-        if n_latent_frames == 1:
-            return self._pictures.variance.sqrt().view(1, 1, 1, 1, 1)
-        return self.vae.channel_std(n_latent_frames)
+        """Standard deviation of all latent channels together on the training set, [1, 1, 1, 1, 1]."""
+        network = self._pictures if n_latent_frames == 1 else self._clips
+        return network.variance.sqrt().view(1, 1, 1, 1, 1)
 
     def score_weights(self, n_latent_frames: int) -> Tensor | None:
         """None: both spaces damp what has little variance, and no weighting of the rest was better."""

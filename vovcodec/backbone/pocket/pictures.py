@@ -22,8 +22,6 @@ c_out follows the noise where that is less than the variance v of x₀, and leav
 from __future__ import annotations
 
 import itertools
-import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -32,48 +30,20 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BLOCK_PX, BlockTransformAutoencoder
+from vovcodec.backbone.pocket.completion import (
+    ResidualBlock,
+    TimeEmbedding,
+    dct_matrix,
+    noise_level,
+    restoring_gain,
+)
 
-__all__ = ["CHANNELS", "PictureNetwork", "dct_matrix"]
+__all__ = ["CHANNELS", "PictureNetwork"]
 
 CHANNELS = 3 * BLOCK_PX * BLOCK_PX
 _GAIN = 0.5  # as the block transform scales the first frame
-_LEAST_VARIANCE = 1 / 44  # of κ; much less, and undoing W would blow noise up
 _LEAK = 0.08
-_TIME_FEATURES = 32
-
-
-def _sigma(t: Tensor) -> Tensor:
-    return t / (1 - t).clamp_min(1e-4)
-
-
-@lru_cache(maxsize=8)
-def dct_matrix(n: int) -> Tensor:
-    """The orthonormal DCT-II of n values, float32 [n, n]: rows are frequencies."""
-    k = torch.arange(n, dtype=torch.float64)
-    matrix = torch.cos(math.pi / n * (k[None, :] + 0.5) * k[:, None]) * math.sqrt(2.0 / n)
-    matrix[0] /= math.sqrt(2.0)
-    return matrix.float()
-
-
-class _Block(nn.Module):
-    """Two 3×3 convolutions after a normalisation (root mean square over channels), residual, scaled and shifted by the
-    time's embedding between them."""
-
-    def __init__(self, width: int, time_width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.modulation = nn.Linear(time_width, 2 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        nn.init.zeros_(self.second.bias)
-        with torch.no_grad():
-            self.second.weight.mul_(0.2)
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        scale, shift = self.modulation(time)[:, :, None, None].chunk(2, dim=1)
-        normal = x * x.square().mean(dim=1, keepdim=True).add(1e-4).rsqrt()
-        return x + self.second(F.gelu(self.first(normal) * (1 + scale) + shift, approximate="tanh"))
+_LEAST_VARIANCE = 1 / 44  # of κ; much less, and undoing W would blow noise up
 
 
 class PictureNetwork(ModelMixin, ConfigMixin):
@@ -97,14 +67,17 @@ class PictureNetwork(ModelMixin, ConfigMixin):
         self.register_buffer("spectrum", torch.tensor([[-4.0, 0.01, 1.0]] * 3))
         self.register_buffer("variance", torch.ones(1))
         time_width = 2 * widths[0]
-        self.time = nn.Sequential(nn.Linear(2 * _TIME_FEATURES, time_width), nn.GELU(approximate="tanh"))
+        self.time = TimeEmbedding(time_width)
         self.proj_in = nn.Conv2d(4 * 9, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            [nn.ModuleList([_Block(w, time_width) for _ in range(n)]) for w, n in zip(widths, blocks, strict=True)]
+            [
+                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
+                for w, n in zip(widths, blocks, strict=True)
+            ]
         )
         self.up = nn.ModuleList(
             [
-                nn.ModuleList([_Block(w, time_width) for _ in range(n)])
+                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
                 for w, n in zip(widths[:-1], blocks[:-1], strict=True)
             ]
         )
@@ -146,19 +119,23 @@ class PictureNetwork(ModelMixin, ConfigMixin):
         """What the transformer is shown of x_t [B, 192, 1, h, w]: latents of the block transform [B, C, 1, h, w].
 
         Both spaces damp alike, so noise of variance t² nearly stays so in every channel; where W is small it is undone
-        in part only, W/(W² + δ), or the noise of high frequencies would leak into every block. δ falls with the noise:
-        that was best when the transformer's error was measured.
+        in part only (completion.restoring_gain).
         """
         pictures = F.pixel_shuffle(x_t[:, :, 0].float(), BLOCK_PX)
-        sigma = _sigma(t).view(-1, 1, 1, 1)
-        damping = self.damping(*pictures.shape[-2:])
-        restored = damping / (damping.square() + _LEAK * sigma / (sigma + 0.25))
+        restored = restoring_gain(self.damping(*pictures.shape[-2:]), noise_level(t).view(-1, 1, 1, 1), _LEAK)
         frames = torch.einsum("ij,bihw->bjhw", self.colours.float(), self._filter(pictures, restored / _GAIN))
         return autoencoder.encode(frames[:, :, None])
 
     def from_blocks(self, latents: Tensor, autoencoder: BlockTransformAutoencoder) -> Tensor:
         """An estimate by the transformer, [B, C, 1, h, w], as P [B, 192, 1, h, w]."""
         return self.encode(autoencoder.decode(latents))
+
+    def error_weights(self, t: Tensor, n_frames: int) -> tuple[Tensor, Tensor]:
+        """What squared errors of x̂₀, and of the pixels that it decodes to, count by at times [B]: 1/s² and
+        (½)²/s², s² = 1/(1/σ² + 1/v), broadcastable to [B, C, F, H, W]."""
+        sigma = noise_level(t).view(-1, 1, 1, 1, 1)
+        weight = 1 / sigma.square() + 1 / self.variance
+        return weight, _GAIN**2 * weight
 
     def forward(self, x_t: Tensor, prior: Tensor, t: Tensor) -> Tensor:
         """x̂₀ from x_t and P, both [B, 192, 1, h, w], and times [B] in (0, 1]."""
@@ -169,9 +146,7 @@ class PictureNetwork(ModelMixin, ConfigMixin):
         noise = (noisy - (1 - column) * known) / column
         x = torch.cat([noisy * scale, known * self.variance.rsqrt(), noise], dim=1)
         x = self.proj_in(F.pixel_unshuffle(x, 2))
-        frequencies = torch.exp(torch.linspace(0, math.log(1000), _TIME_FEATURES, device=t.device))
-        angles = t[:, None] * frequencies
-        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        time = self.time(t)
         kept = []
         for level, blocks in enumerate(self.down):
             for block in blocks:
@@ -184,6 +159,6 @@ class PictureNetwork(ModelMixin, ConfigMixin):
             for block in self.up[level]:
                 x = block(x, time)
         x = F.pixel_shuffle(self.proj_out(x), 2).float()
-        sigma = _sigma(column)
+        sigma = noise_level(column)
         correction = sigma / (1 + sigma.square() / self.variance) * x
         return prior + F.pixel_unshuffle(correction, BLOCK_PX)[:, :, None]
