@@ -150,10 +150,10 @@ These two networks are stored in one byte per weight with a scale per output, th
 What is coded is all of a picture, and a clip less the upper half of its chroma's frequencies (PSNR of encode
 and decode: 34 to 49 dB on four clips). The transformer sees both through a linear block transform; held-out clips, PSNR
 of encode and decode: {ceiling:.2f} dB. Non-linear autoencoders were compared with that through steering, each with four
-minutes of training on one core and the same small prior on top (`python -m vovcodec.bench.autoencoders`): on three clips of 33 frames in 400
-bytes a small Wan design is ahead (18.8 against 18.5 dB, SSIM .425 against .337), from 800 bytes on and on pictures from
-200 it stops at its ceiling of 18 to 20 dB, where the block transform's is 30 to 35. So short a training says little
-about the design.
+minutes of training on one core and the same small prior on top (`python -m vovcodec.bench.autoencoders`): on three
+clips of 33 frames in 400 bytes a small Wan design is ahead (18.8 against 18.5 dB, SSIM .425 against .337), from 800
+bytes on and on pictures from 200 it stops at its ceiling of 18 to 20 dB, where the block transform's is 30 to 35. So
+short a training says little about the design.
 
 ## Limits
 
