@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.7-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.8-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CHECK = SegmentCheck(psnr_q=384, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(range(16, 144, 32)))
 
 
-SNR_SAMPLER = Sampler(sampler_id="eta", schedule="snr", snr_start_q=72, snr_ratio_q=48)
+SNR_SAMPLER = Sampler(sampler_id="eta", schedule="snr", snr_start_q=60, snr_ratio_q=48)
 COUNTS = (4, 10, 20, 28, 40, 64, 80, 112, 160, 224, 192, 320, 448, 731)
 
 
@@ -144,4 +144,4 @@ SAMPLES = {
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.7-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.8-{name}.vov").write_bytes(serialize(make()))

@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56")
-VERSION = (0, 7)
+VERSION = (0, 8)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
@@ -216,7 +216,7 @@ def read_sampler(bits: Bits) -> dict[str, Any]:
     shift = s["schedule"] == "shift"
     s["n_steps"] = within(bits.g(5) + 1, 1, 1000) if shift else None
     s["shift_q8"] = within(bits.m(256, 8, 16, 1), 1, 65_535) if shift else None
-    s["snr_start_q"] = None if shift else bits.default(72, lambda: bits.u(8))
+    s["snr_start_q"] = None if shift else bits.default(60, lambda: bits.u(8))
     s["snr_ratio_q"] = None if shift else bits.default(48, lambda: bits.u(8) + 1)
     return s
 

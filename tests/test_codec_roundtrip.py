@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from tiny_models import save_tiny_pocket
 
-from vovcodec.backbone.geometry import TOKEN_PHASES
+from vovcodec.backbone.geometry import token_phases
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import encode as encode_module
@@ -49,7 +49,7 @@ efforts:
     steering: {{method: none, bytes: 0}}
 """
 
-EXTRA = len(TOKEN_PHASES) - 1  # of the last step
+EXTRA = len(token_phases(is_clip=True, is_last=True)) - 1  # of the last step
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from vovcodec.pretraining import captioning as captioning_module
 from vovcodec.pretraining import completion as completion_module
 from vovcodec.pretraining import detail as detail_module
 from vovcodec.pretraining import joint as joint_module
+from vovcodec.pretraining import shown as shown_module
 from vovcodec.pretraining import spaces as spaces_module
 from vovcodec.pretraining import transformer as transformer_module
 from vovcodec.pretraining.autoencoder import fit_basis, reconstruction_psnr
@@ -103,6 +104,7 @@ def corpus(folder):
 def small_batches(monkeypatch):
     monkeypatch.setattr(transformer_module, "SHAPES", TINY_SHAPES)
     monkeypatch.setattr(detail_module, "SHAPES", TINY_SHAPES)
+    monkeypatch.setattr(shown_module, "SHAPES", TINY_SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +353,7 @@ def test_a_joint_run_may_go_on_at_other_times(autoencoder, corpus, trained):
     noted = [(row["step"], *row["times"]) for row in figures["log"]]
     assert noted == [(0, 0.0, 1.5), (2, 0.0, 1.5), (2, -1.0, 0.5), (4, -1.0, 0.5)]
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, {}, COMPLETING, trained).split())
+    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, {}, {}, COMPLETING, trained).split())
     assert "at times N(0.0, 1.5²): 2." in text and "; at times N(-1.0, 0.5²): 2." in text
 
 
@@ -395,6 +397,39 @@ def test_captions_are_learnt_while_the_empty_one_stays(autoencoder, corpus, trai
     assert figures["steps"] == 12 and figures["loss"] != figures["loss_before"]
     with pytest.raises(UsageError, match="started from other weights"):
         captioning_module.load_captions(trained, loaded, [2, 2, 4])
+
+
+def test_the_transformer_learns_what_the_spaces_show(autoencoder, corpus, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(shown_module, "_WARMUP", 2)
+    for name, stage in SMALL_STAGES.items():
+        monkeypatch.setattr(spaces_module, name.upper(), stage)
+    model = BlockTransformAutoencoder.from_pretrained(autoencoder)
+    transformer, text, detail = joint_module.averaged_joint_networks(trained, RECIPE, 16)[0]
+    start = [6, 2, 0, 0]
+
+    def learn(run_dir, **keywords):
+        networks = copy.deepcopy((CompletedTransformer(transformer, detail), text))
+        return shown_module.train_shown(networks, model, corpus, RECIPE, run_dir, start, n_steps=24, **keywords)
+
+    parts = shutil.copytree(trained, tmp_path / "parts")
+    whole = learn(trained)
+    ticks = iter([0.0] * 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(shown_module.time, "monotonic", lambda: next(ticks, 100.0))
+        learn(parts, stop_after_s=50)
+    assert 0 < torch.load(parts / "shown.pt", weights_only=True)["step"] < 24
+    for network, expected in zip(learn(parts), whole, strict=True):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(value, network.state_dict()[name]), name
+    loaded = copy.deepcopy((CompletedTransformer(transformer, detail), text))
+    figures = shown_module.load_shown(trained, loaded, start)
+    assert figures["steps"] == 24 and figures["loss"] < figures["loss_before"]
+    for name, value in whole[0].state_dict().items():
+        assert torch.equal(value, loaded[0].state_dict()[name]), name
+    assert all(torch.equal(a, b) for a, b in zip(loaded[1].parameters(), text.parameters(), strict=True))
+    with pytest.raises(UsageError, match="started from other weights"):
+        shown_module.load_shown(trained, loaded, [6, 2, 0, 1])
+    assert shown_module.load_shown(tmp_path, loaded, start) == {}
 
 
 def test_a_joint_run_belongs_to_the_weights_it_started_from(autoencoder, corpus, trained):
@@ -519,8 +554,8 @@ def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
     train_on(autoencoder, corpus, run, averaged_networks(run, RECIPE, 16)[:2], n_steps=1)
     with pytest.raises(UsageError, match="run the stage pictures first"):
         export_model(run, tmp_path / "model", corpus, replace(RECIPE, steps=2))
-    networks, start = captioning_module.finished_networks(run, replace(RECIPE, steps=2))
-    assert start == [2, 1, 0, 0]
+    networks, start = shown_module.finished_networks(run, replace(RECIPE, steps=2))
+    assert start == [2, 1, 0, 0, 0]
     stages = SMALL_STAGES.values()
     pictures, _ = (complete_on(stage, autoencoder, corpus, run, networks, start, n_steps=2) for stage in stages)
     export_model(run, tmp_path / "model", corpus, replace(RECIPE, steps=2))
@@ -566,6 +601,8 @@ def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
         "--joint-steps",
         "1",
         "--caption-steps",
+        "1",
+        "--shown-steps",
         "1",
         "--picture-steps",
         "1",

@@ -66,13 +66,13 @@ class LatentGeometry:
 def token_phases(is_clip: bool, is_last: bool) -> tuple[tuple[int, int], ...]:
     """Rows and columns by which the embedded model's grid of tokens is moved in the evaluations of one step.
 
-    is_clip: more than one latent frame. is_last: the step whose estimate is the picture. All positions of the 2×2
-    tokens in the last step; in the others two for a single frame and one for a clip, where more gain less than they
+    is_clip: more than one latent frame. is_last: the step whose estimate is the picture. A single frame has
+    two, in the last step all four positions of the 2×2 tokens; a clip half as many: there more gain less than they
     cost.
     """
-    if is_last:
+    if is_last and not is_clip:
         return TOKEN_PHASES
-    return TOKEN_PHASES[:1] if is_clip else (TOKEN_PHASES[0], TOKEN_PHASES[3])
+    return (TOKEN_PHASES[0], TOKEN_PHASES[3]) if is_last or not is_clip else TOKEN_PHASES[:1]
 
 
 def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:

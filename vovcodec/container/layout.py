@@ -23,9 +23,9 @@ from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 7)  # each at most 15
+VERSION = (0, 8)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
-SNR_START_Q, SNR_RATIO_Q = 72, 48  # unless a file says otherwise: from 1/512 on, in ratios of 1.75
+SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
 PREFIX_SIZE = len(MAGIC) + 1
 CRC_SIZE = 4
 SHORT_CRC_SIZE = 2  # of the types in SHORT_CRC

@@ -25,7 +25,7 @@ from vovcodec.pretraining.corpus import Corpus
 from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, noisy_state, predict, prediction_loss
 
-__all__ = ["finished_networks", "load_captions", "train_captions"]
+__all__ = ["captioned_networks", "load_captions", "train_captions"]
 
 LOGIT_MEAN, LOGIT_STD = 2.5, 1.0
 _EMPTY_TIMES = (0.0, 1.8)  # of logit(t): where pictures are coded
@@ -51,7 +51,7 @@ def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     return {"steps": state["step"], **state["figures"]}
 
 
-def finished_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networks, list[int]]:
+def captioned_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networks, list[int]]:
     """Averaged networks of a run after this stage and the ones before, and the steps of all of them.
 
     Raises UsageError as `averaged_joint_networks` and `load_captions` do.

@@ -11,6 +11,7 @@ from pathlib import Path
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.pretraining import captioning as caption_stage
 from vovcodec.pretraining import detail as detail_stage
+from vovcodec.pretraining import shown as shown_stage
 from vovcodec.pretraining.autoencoder import reconstruction_psnr
 from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.completion import EMA, CompletionStage
@@ -59,11 +60,20 @@ def _joint_text(joint: dict) -> str:
 
 def _captions_text(captions: dict) -> str:
     return (
-        f"At last text encoder and cross-attention, {captions['steps']} steps at times N({caption_stage.LOGIT_MEAN}, "
-        f"{caption_stage.LOGIT_STD}²), captions completed by the colours of the picture, predictions for the empty "
-        f"caption held. Held-out loss on such captions: {captions.get('loss_before', math.nan):.4f} before, "
-        f"{captions.get('loss', math.nan):.4f} after; mean squared change of the network's output without caption "
-        f"{captions.get('empty_change', math.nan):.1e}."
+        f"After that text encoder and cross-attention, {captions['steps']} steps at times "
+        f"N({caption_stage.LOGIT_MEAN}, {caption_stage.LOGIT_STD}²), captions completed by the colours of the picture, "
+        f"predictions for the empty caption held. Held-out loss on such captions: "
+        f"{captions.get('loss_before', math.nan):.4f} before, {captions.get('loss', math.nan):.4f} after; mean squared "
+        f"change of the network's output without caption {captions.get('empty_change', math.nan):.1e}."
+    )
+
+
+def _shown_text(shown: dict) -> str:
+    return (
+        f"Then transformer and detail network on what the spaces of pictures and clips show them: {shown['steps']} "
+        f"steps at a quarter of the learning rates, times N({shown_stage.LOGIT_MEAN}, {shown_stage.LOGIT_STD}²), "
+        f"squared error in pixels, average of weights 0.998. Held-out loss on such states: "
+        f"{shown.get('loss_before', math.nan):.4f} before, {shown.get('loss', math.nan):.4f} after."
     )
 
 
@@ -88,6 +98,7 @@ def model_card(
     log: list[dict],
     joint: dict,
     captions: dict,
+    shown: dict,
     completing: dict[CompletionStage, dict],
     run_dir: Path,
 ) -> str:
@@ -109,6 +120,8 @@ def model_card(
     paragraphs = [_detail_text(detail), *([_joint_text(joint)] if "steps" in joint else [])]
     if captions:
         paragraphs.append(_captions_text(captions))
+    if shown:
+        paragraphs.append(_shown_text(shown))
     paragraphs += [_completion_text(stage, figures) for stage, figures in completing.items()]
     stages = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
     return f"""# pocket, the embedded model of vovcodec

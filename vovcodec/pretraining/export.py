@@ -28,6 +28,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     from vovcodec.pretraining.card import model_card
     from vovcodec.pretraining.completion import trained_completion
     from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
+    from vovcodec.pretraining.shown import load_shown
     from vovcodec.pretraining.spaces import CLIPS, PICTURES
     from vovcodec.pretraining.transformer import averaged_networks
 
@@ -35,8 +36,11 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     channels = autoencoder.config.latent_channels
     _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
     (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
-    captions = load_captions(run_dir, (CompletedTransformer(transformer, detail), text), steps_so_far(joint))
-    start = [*steps_so_far(joint), captions.get("steps", 0)]
+    networks, start = (CompletedTransformer(transformer, detail), text), steps_so_far(joint)
+    captions = load_captions(run_dir, networks, start)
+    start = [*start, captions.get("steps", 0)]
+    shown = load_shown(run_dir, networks, start)
+    start = [*start, shown.get("steps", 0)]
     completing = {stage: trained_completion(run_dir, stage, start) for stage in (PICTURES, CLIPS)}
     autoencoder.save_pretrained(out_dir / "vae")
     transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
@@ -70,6 +74,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
             log,
             joint,
             captions,
+            shown,
             {stage: figures for stage, (_, figures) in completing.items()},
             run_dir,
         ),

@@ -1,8 +1,8 @@
 """The command that trains the embedded model: basis → transformer → detail network → both together → captions →
-pictures → clips → model folder.
+what the spaces show → pictures → clips → model folder.
 
     vov pretrain --data FOLDER --run FOLDER
-        [--stage all|basis|transformer|detail|joint|captions|pictures|clips|export]
+        [--stage all|basis|transformer|detail|joint|captions|shown|pictures|clips|export]
         [--init FOLDER] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "pictures", "clips", "export"]
+    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "shown", "pictures", "clips", "export"]
     parser.add_argument("--stage", default="all", choices=stages)
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -36,8 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--caption-steps", type=int, default=600, help="optimiser steps of text encoder and cross-attention"
     )
+    parser.add_argument(
+        "--shown-steps", type=int, default=1200, help="optimiser steps on what the spaces show the transformer"
+    )
     parser.add_argument("--picture-steps", type=int, default=4000, help="optimiser steps of the network of pictures")
-    parser.add_argument("--clip-steps", type=int, default=7000, help="optimiser steps of the network of clips")
+    parser.add_argument("--clip-steps", type=int, default=10500, help="optimiser steps of the network of clips")
     parser.add_argument("--tokens-per-batch", type=int, help="tokens per optimiser step")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop each stage after this long")
     parser.add_argument("--seed", type=int, default=0)
@@ -126,9 +129,25 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
+    if options.stage in ("all", "shown"):
+        from vovcodec.pretraining.captioning import captioned_networks
+        from vovcodec.pretraining.shown import train_shown
+
+        networks, n_steps_before = captioned_networks(options.run, recipe)
+        train_shown(
+            networks,
+            BlockTransformAutoencoder.from_pretrained(basis_dir),
+            corpus,
+            recipe,
+            options.run,
+            n_steps_before,
+            n_steps=options.shown_steps,
+            device=options.device,
+            stop_after_s=60 * options.minutes,
+        )
     if options.stage in ("all", "pictures", "clips"):
-        from vovcodec.pretraining.captioning import finished_networks
         from vovcodec.pretraining.completion import train_completion
+        from vovcodec.pretraining.shown import finished_networks
         from vovcodec.pretraining.spaces import CLIPS, PICTURES
 
         networks, n_steps_before = finished_networks(options.run, recipe)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.backbone.pocket.block_transform import GROUP_FRAMES, BlockTransformAutoencoder
-from vovcodec.backbone.pocket.clips import MOST_NOISE, ClipNetwork
+from vovcodec.backbone.pocket.clips import MOST_NOISE_LAST, ClipNetwork
 from vovcodec.backbone.pocket.completion import dct_matrix
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.pretraining.batches import BatchShape, draw_batch
@@ -148,9 +148,9 @@ CLIPS = CompletionStage(
     tokens_per_batch=384,
     lr=1.2e-3,
     lr_matrices=0.012,
-    logit_mean=-1.7,
-    logit_std=0.7,
-    most_noise=MOST_NOISE,
+    logit_mean=-1.6,
+    logit_std=0.75,
+    most_noise=MOST_NOISE_LAST,
     relative=True,
     seed_offset=83,
 )

@@ -39,6 +39,7 @@ __all__ = [
     "prediction_loss",
     "train_transformer",
     "validation_loss",
+    "weighted_error",
 ]
 
 MAX_CAPTION_TOKENS = 64
@@ -186,6 +187,19 @@ def latent_loss(
 ) -> Tensor:
     """The same for latents [B, C, T, h, w] of any autoencoder, with their channels' deviations [1, C, T, 1, 1]."""
     x_t, coefficients = _with_noise(x0, channel_std, t, generator)
+    return weighted_error(networks, x0, x_t, captions, t, coefficients, beta)
+
+
+def weighted_error(
+    networks: tuple[nn.Module, nn.Module],
+    x0: Tensor,
+    x_t: Tensor,
+    captions: list[str],
+    t: Tensor,
+    coefficients: Preconditioning,
+    beta: float,
+) -> Tensor:
+    """The same for states x_t that are given, with their preconditioning."""
     target = (x0 - coefficients.c_skip * x_t) / coefficients.c_out
     prediction = predict(networks, x_t, t, captions, coefficients)
     weight = coefficients.c_out.square() ** beta

@@ -43,14 +43,17 @@ def initial_noise(seed: int, segment: int, shape: tuple[int, ...]) -> Tensor:
 
 def advance(x_t: Tensor, clean: Tensor, t: float, t_next: float, eta: float, z: np.ndarray | None) -> Tensor:
     """x_{t′} from x_t and x̂₀ = `clean`, by the update in the module's docstring. ε̂ = (x_t − (1 − t)·x̂₀)/t."""
-    direction = (x_t - (1 - t) * clean) / t
-    if z is not None and eta > 0:
-        n = z.size
-        mixed = direction.reshape(-1).clone()
-        injected = torch.from_numpy(z.reshape(-1)).to(mixed)
-        mixed[:n] = math.sqrt(1 - eta * eta) * mixed[:n] + eta * injected
-        direction = mixed.reshape(direction.shape)
-    return (1 - t_next) * clean + t_next * direction
+
+    def blend(x_t: Tensor, clean: Tensor, kept: float) -> Tensor:
+        carried = t_next * kept / t
+        return torch.add(((1 - t_next) - carried * (1 - t)) * clean, x_t, alpha=carried)
+
+    if z is None or eta <= 0:
+        return blend(x_t, clean, 1.0)
+    n, flat, flat_clean = z.size, x_t.reshape(-1), clean.reshape(-1)
+    injected = torch.from_numpy(z.reshape(-1)).to(clean)
+    mixed = blend(flat[:n], flat_clean[:n], math.sqrt(1 - eta * eta)).add_(injected, alpha=t_next * eta)
+    return torch.cat([mixed, blend(flat[n:], flat_clean[n:], 1.0)]).reshape(clean.shape)
 
 
 def estimate(velocity: Velocity, x_t: Tensor, t: float, *, is_last: bool) -> Tensor:

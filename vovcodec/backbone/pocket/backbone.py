@@ -16,7 +16,7 @@ from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
-from vovcodec.backbone.pocket.clips import MOST_NOISE, ClipNetwork
+from vovcodec.backbone.pocket.clips import MOST_NOISE, MOST_NOISE_LAST, ClipNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.errors import ModelError
 
@@ -111,7 +111,7 @@ class PocketBackbone:
     def velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor) -> Tensor:
         """See `protocol.Backbone.velocity`; v = (x_t − x̂₀)/t. Of clips x̂₀ is the transformer's estimate, which is what
         a vector can change: clips.py's network, three times as costly to differentiate, is left to the sampler."""
-        return self._velocity(x_t, t, condition, TOKEN_PHASES[:1], completes_clips=False)
+        return self._velocity(x_t, t, condition, TOKEN_PHASES[:1], most_noise=None)
 
     def sampler_velocity(self, x_t: Tensor, t: float, condition: Tensor, *, last: bool) -> Tensor:
         """See `protocol.Backbone.sampler_velocity`: the transformer's estimate is the mean over
@@ -121,17 +121,19 @@ class PocketBackbone:
         differ from phase to phase and mostly average out (bench/results/pocket_token_phases.tsv). Rows and columns that
         are needed beyond the edge are mirrored.
         """
-        return self._velocity(x_t, t, condition, token_phases(x_t.shape[2] > 1, last))
+        most_noise = MOST_NOISE_LAST if last else MOST_NOISE
+        return self._velocity(x_t, t, condition, token_phases(x_t.shape[2] > 1, last), most_noise=most_noise)
 
     def _velocity(
-        self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases, *, completes_clips: bool = True
+        self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases, *, most_noise: float | None
     ) -> Tensor:
+        """`most_noise`: up to which time clips.py's network completes clips; None: never."""
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
         is_clip = x_t.shape[2] > 1
         network = self._clips if is_clip else self._pictures
         blocks = network.to_blocks(x_t, times, self.vae)
         clean = network.from_blocks(self._block_estimate(blocks, times, condition, phases), self.vae)
-        if not is_clip or (completes_clips and float(times.max()) <= MOST_NOISE):
+        if not is_clip or (most_noise is not None and float(times.max()) <= most_noise):
             with self._autocast():
                 clean = network(x_t, clean, times)
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)

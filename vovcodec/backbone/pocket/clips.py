@@ -16,7 +16,8 @@ orthonormal DCT coefficient of four frames, so that the damping is the block tra
 of variance t² in every channel. Latents are [B, 96, F, H/8, W/8]: per frame 64 values of luma (space to depth 8) and
 2·16 of chroma at half the size (space to depth 4).
 
-    x̂₀ = P + c_out·N(x_t, P, t)  for t ≤ ½, else P;    P: the transformer's estimate, moved here;
+    x̂₀ = P + c_out·N(x_t, P, t)  for t ≤ ½, in the sampler's last step for t ≤ 0.6, else P;
+                                  P: the transformer's estimate, moved here;
     c_out = σ/(1 + σ²/v),  σ = t/(1 − t) in frames of which D is ¼, half of it in the first
 
 N is shown x_t, P, what of x_t is not P, and the mean of that over 3, 9 and all frames around each: where nothing moves,
@@ -26,6 +27,7 @@ these hold the answer with a fraction of the noise.
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -41,13 +43,15 @@ from vovcodec.backbone.pocket.completion import (
     noise_level,
     noise_share,
     restoring_gain,
+    shrunk,
 )
 
-__all__ = ["CLIP_CHANNELS", "MOST_NOISE", "ClipNetwork"]
+__all__ = ["CLIP_CHANNELS", "MOST_NOISE", "MOST_NOISE_LAST", "ClipNetwork"]
 
 _LUMA = BLOCK_PX * BLOCK_PX
 CLIP_CHANNELS = _LUMA + 2 * _LUMA // 4
-MOST_NOISE = 0.5
+MOST_NOISE = 0.5  # where N costs more than it gives, but for the estimate that is the picture
+MOST_NOISE_LAST = 0.6
 _GAIN, _FIRST_FRAME = 0.25, 2.0  # as the block transform scales coefficients and its first frame
 _LEAST_VARIANCE = 0.1  # of κ: W is never below 0.3, or noise of high frequencies would leak into the blocks
 _LEAK = 0.6
@@ -57,6 +61,8 @@ _VALUES = 6  # luma and chroma of 2×2 pixels
 
 Planes = tuple[Tensor, Tensor]
 """Luma [B, 1, F, H, W] and chroma [B, 2, F, H/2, W/2]."""
+
+Rows = tuple[tuple[float, ...], ...]
 
 
 def _per_frame(x: Tensor) -> Tensor:
@@ -93,17 +99,35 @@ def _from_half_size(x: Tensor, n_samples: int) -> Tensor:
     return _as_volume(torch.cat([luma, F.pixel_unshuffle(x[:, 4:], BLOCK_PX // 2)], dim=1), n_samples)
 
 
-def _spectrum(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II over the last three axes, F, H and W."""
+def _spectrum(x: Tensor, height: int, width: int) -> Tensor:
+    """Orthonormal DCT-II over the last three axes, F, H and W; the lowest `height`×`width` frequencies."""
     time, rows, columns = (dct_matrix(n).to(x.device) for n in x.shape[-3:])
-    x = rows @ x @ columns.T
+    x = rows[:height] @ x @ columns[:width].T
     return (time @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
 
 
-def _from_spectrum(x: Tensor) -> Tensor:
-    time, rows, columns = (dct_matrix(n).to(x.device) for n in x.shape[-3:])
+def _from_spectrum(x: Tensor, height: int, width: int) -> Tensor:
+    """The inverse: frames of `height`×`width` from their lowest frequencies."""
+    time, rows, columns = (dct_matrix(n).to(x.device) for n in (x.shape[-3], height, width))
     x = (time.T @ x.flatten(-2)).unflatten(-1, x.shape[-2:])
-    return rows.T @ x @ columns
+    return rows[: x.shape[-2]].T @ x @ columns[: x.shape[-1]]
+
+
+@lru_cache(maxsize=4)
+def _damping(spectrum: Rows, water: float, n_frames: int, height: int, width: int, device: torch.device) -> Planes:
+    """W of every frequency for rows (ln a, f₀, p, g₀, q): luma [F, H, W] and chroma [2, F, H/2, W/2]."""
+    times = torch.arange(n_frames, device=device) / (2.0 * n_frames)
+    rows = torch.arange(height, device=device) / (2.0 * height)
+    columns = torch.arange(width, device=device) / (2.0 * width)
+    planes = []
+    for colour, (log_a, f0, p, g0, q) in enumerate(spectrum):
+        kept = (slice(None), slice(None)) if colour == 0 else (slice(height // 2), slice(width // 2))
+        square = rows[kept[0], None].square() + columns[None, kept[1]].square()
+        in_space = p * torch.log(square + f0 * f0)
+        in_time = q * torch.log(times.square() + g0 * g0)
+        variance = torch.exp(log_a - in_time[:, None, None] - in_space) + _LEAST_VARIANCE * water
+        planes.append((variance / (variance + water)).sqrt())
+    return planes[0], torch.stack(planes[1:])
 
 
 class ClipNetwork(ModelMixin, ConfigMixin):
@@ -160,19 +184,8 @@ class ClipNetwork(ModelMixin, ConfigMixin):
 
     def damping(self, n_frames: int, height: int, width: int) -> Planes:
         """W of every frequency: luma [F, H, W] and chroma [2, F, H/2, W/2]."""
-        device = self.spectrum.device
-        times = torch.arange(n_frames, device=device) / (2.0 * n_frames)
-        rows = torch.arange(height, device=device) / (2.0 * height)
-        columns = torch.arange(width, device=device) / (2.0 * width)
-        square = rows[:, None].square() + columns[None, :].square()
-        water = self.config.water_level
-        planes = []
-        for log_a, f0, p, g0, q in self.spectrum.float():
-            in_space = p * torch.log(square + f0.square())
-            in_time = q * torch.log(times.square() + g0.square())
-            variance = torch.exp(log_a - in_time[:, None, None] - in_space) + _LEAST_VARIANCE * water
-            planes.append((variance / (variance + water)).sqrt())
-        return planes[0], torch.stack(planes[1:])[..., : height // 2, : width // 2]
+        spectrum = tuple(tuple(row) for row in self.spectrum.tolist())
+        return _damping(spectrum, self.config.water_level, n_frames, height, width, self.spectrum.device)
 
     def _frame_gain(self, n_frames: int) -> Tensor:
         """D, [F, 1, 1]."""
@@ -185,19 +198,20 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         height, width = frames.shape[-2:]
         gain = self._frame_gain(frames.shape[2])
         luma_gain, chroma_gain = self.damping(*frames.shape[2:])
-        spectrum = _spectrum(torch.einsum("ij,bjthw->bithw", self.colours.float(), frames.float()))
-        luma = _from_spectrum(spectrum[:, :1] * luma_gain) * gain
-        chroma = _from_spectrum(spectrum[:, 1:, :, : height // 2, : width // 2] * chroma_gain) * gain
-        return _pack((luma, chroma))
+        planes = torch.einsum("ij,bjthw->bithw", self.colours.float(), frames.float())
+        size, half = (height, width), (height // 2, width // 2)
+        luma = _from_spectrum(_spectrum(planes[:, :1], *size) * luma_gain, *size)
+        chroma = _from_spectrum(_spectrum(planes[:, 1:], *half) * chroma_gain, *half)
+        return _pack((luma * gain, chroma * gain))
 
     def _undone(self, latents: Tensor, gains: Planes) -> Tensor:
         """Frames [B, 3, F, H, W] from latents, `gains` in place of 1/W; not clamped."""
         luma, chroma = _unpack(latents.float())
         gain = self._frame_gain(latents.shape[2])
-        height, width = luma.shape[-2:]
-        spectrum = F.pad(_spectrum(chroma / gain) * gains[1], (0, width - width // 2, 0, height - height // 2))
-        planes = _from_spectrum(torch.cat([_spectrum(luma / gain) * gains[0], spectrum], dim=1))
-        return torch.einsum("ij,bithw->bjthw", self.colours.float(), planes)
+        size, half = luma.shape[-2:], chroma.shape[-2:]
+        luma = _from_spectrum(_spectrum(luma / gain, *size) * gains[0], *size)
+        chroma = _from_spectrum(_spectrum(chroma / gain, *half) * gains[1], *size)
+        return torch.einsum("ij,bithw->bjthw", self.colours.float(), torch.cat([luma, chroma], dim=1))
 
     def _size(self, latents: Tensor) -> tuple[int, int, int]:
         return latents.shape[2], BLOCK_PX * latents.shape[3], BLOCK_PX * latents.shape[4]
@@ -260,7 +274,7 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         scale = ((1 - column).square() * self.variance + (column / gain).square()).rsqrt()
         noise = (noisy - (1 - column) * known) / column
         seen = [noisy / gain * scale, known / gain * self.variance.rsqrt(), noise]
-        seen += [_mean_over_frames(noise / gain, n_samples, reach) for reach in _REACHES]
+        seen += _means_over_frames(noise / gain, n_samples)
         x = torch.cat([*seen, (gain - 1).expand_as(noisy[:, :1])], 1)
         x = self.proj_in(x.contiguous(memory_format=torch.channels_last))
         time = self.time(t)
@@ -271,10 +285,10 @@ class ClipNetwork(ModelMixin, ConfigMixin):
                 x = block(x, time, len(x) // n_samples)
             if not is_last:
                 kept.append(x)
-                x = F.pixel_unshuffle(x, 2)
                 if level == len(self.down) - 2:
-                    x = _grouped(x, n_samples)
-                x = self.shrink[level](x)
+                    x = self.shrink[level](_grouped(F.pixel_unshuffle(x, 2), n_samples))
+                else:
+                    x = shrunk(x, self.shrink[level])
         for level in reversed(range(len(self.up))):
             x = self.grow[level](x)
             if level == len(self.up) - 1:
@@ -288,16 +302,19 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         return prior + _from_half_size(correction, n_samples)
 
 
-def _mean_over_frames(x: Tensor, n_samples: int, reach: int) -> Tensor:
-    """The mean over up to `reach` frames before and after each, times the root of their number: white noise keeps its
-    variance. [B·F, C, h, w]."""
+def _means_over_frames(x: Tensor, n_samples: int) -> list[Tensor]:
+    """For every reach the mean over up to so many frames before and after each, times the root of their number: white
+    noise keeps its variance. [B·F, C, h, w]."""
     frames = x.unflatten(0, (n_samples, -1))
     n = frames.shape[1]
     total = F.pad(frames.cumsum(dim=1), (0, 0, 0, 0, 0, 0, 1, 0))
     at = torch.arange(n, device=x.device)
-    first, end = (at - reach).clamp_min(0), (at + reach + 1).clamp_max(n)
-    means = (total[:, end] - total[:, first]) / (end - first).float().sqrt().view(-1, 1, 1, 1)
-    return means.flatten(0, 1)
+    means = []
+    for reach in _REACHES:
+        first, end = (at - reach).clamp_min(0), (at + reach + 1).clamp_max(n)
+        scale = (end - first).float().rsqrt().view(-1, 1, 1, 1)
+        means.append(((total[:, end] - total[:, first]) * scale).flatten(0, 1))
+    return means
 
 
 def _grouped(x: Tensor, n_samples: int) -> Tensor:

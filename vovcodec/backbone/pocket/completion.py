@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "TimeEmbedding", "dct_matrix", "noise_level", "noise_share", "restoring_gain"]
+__all__ = ["ResidualBlock", "TimeEmbedding", "dct_matrix", "noise_level", "noise_share", "restoring_gain", "shrunk"]
 
 _TIME_FEATURES = 32
+_EPSILON = 1e-4
 
 
 def noise_level(t: Tensor) -> Tensor:
@@ -40,6 +41,12 @@ def restoring_gain(damping: Tensor, sigma: Tensor, leak: float) -> Tensor:
     the noise, u = `noise_share`, was best when the transformer's error was measured.
     """
     return damping / (damping.square() + leak * noise_share(sigma))
+
+
+def shrunk(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """`convolution` (1×1, 4·C channels in) of `F.pixel_unshuffle(x, 2)`, as one convolution of stride 2."""
+    weight = convolution.weight.view(convolution.out_channels, -1, 2, 2)
+    return F.conv2d(x, weight, convolution.bias, stride=2)
 
 
 class TimeEmbedding(nn.Sequential):
@@ -76,18 +83,28 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, n_frames: int = 1) -> Tensor:
         """x [B·F, C, h, w], frames of a sample one after the other; time [B, time_width]."""
-        modulation = self.modulation(time).repeat_interleave(n_frames, 0)
-        scale, shift = modulation[:, :, None, None].chunk(2, dim=1)
-        normal = x * x.square().mean(dim=1, keepdim=True).add(1e-4).rsqrt()
+        scale, shift = self.modulation(time).chunk(2, dim=1)
+        normal = F.rms_norm(x.permute(0, 2, 3, 1), x.shape[1:2], eps=_EPSILON)  # [B·F, h, w, C]
         if n_frames > 1:
             normal = _shifted(normal, n_frames)
-        return x + self.second(F.gelu(self.first(normal) * (1 + scale) + shift, approximate="tanh"))
+        normal = normal.permute(0, 3, 1, 2)
+        if len(time) == 1:
+            # All frames are modulated alike: the convolution can do it, in place of two passes over its output.
+            weight = self.first.weight * (1 + scale).view(-1, 1, 1, 1)
+            hidden = F.conv2d(normal, weight, self.first.bias * (1 + scale[0]) + shift[0], padding=1)
+        else:
+            scale, shift = (v.repeat_interleave(n_frames, 0)[:, :, None, None] for v in (scale, shift))
+            hidden = self.first(normal) * (1 + scale) + shift
+        return self.second(F.gelu(hidden, approximate="tanh")).add_(x)
 
 
-def _shifted(x: Tensor, n_frames: int) -> Tensor:
-    quarter = x.shape[1] // 4
-    frames = x.permute(0, 2, 3, 1).unflatten(0, (-1, n_frames))  # [B, F, h, w, C], as channels_last lies in memory
-    earlier = F.pad(frames[:, :-1, ..., :quarter], (0, 0, 0, 0, 0, 0, 1, 0))
-    later = F.pad(frames[:, 1:, ..., quarter : 2 * quarter], (0, 0, 0, 0, 0, 0, 0, 1))
-    mixed = torch.cat([earlier, later, frames[..., 2 * quarter :]], dim=-1)
-    return mixed.flatten(0, 1).permute(0, 3, 1, 2)
+def _shifted(frames: Tensor, n_frames: int) -> Tensor:
+    """[B·F, h, w, C] → the same, a quarter of the channels from the frame before and a quarter from the one after."""
+    frames = frames.unflatten(0, (-1, n_frames))
+    quarter = frames.shape[-1] // 4
+    mixed = frames.clone()
+    mixed[:, 1:, ..., :quarter] = frames[:, :-1, ..., :quarter]
+    mixed[:, 0, ..., :quarter] = 0
+    mixed[:, :-1, ..., quarter : 2 * quarter] = frames[:, 1:, ..., quarter : 2 * quarter]
+    mixed[:, -1, ..., quarter : 2 * quarter] = 0
+    return mixed.flatten(0, 1)

@@ -36,6 +36,7 @@ from vovcodec.backbone.pocket.completion import (
     dct_matrix,
     noise_level,
     restoring_gain,
+    shrunk,
 )
 
 __all__ = ["CHANNELS", "PictureNetwork"]
@@ -153,7 +154,7 @@ class PictureNetwork(ModelMixin, ConfigMixin):
                 x = block(x, time)
             if level < len(self.shrink):
                 kept.append(x)
-                x = self.shrink[level](F.pixel_unshuffle(x, 2))
+                x = shrunk(x, self.shrink[level])
         for level in reversed(range(len(self.up))):
             x = F.pixel_shuffle(self.grow[level](x), 2) + kept[level]
             for block in self.up[level]:
