@@ -149,6 +149,11 @@ def test_the_sampler_takes_the_mean_over_the_token_phases(backbone):
         assert not torch.equal(*shown)
         expected = backbone._velocity(x_t, at, condition, TOKEN_PHASES[:1], most_noise=0.5)
         assert torch.equal(shown[0], expected), "of a clip the last step alone"
+    between = noise(1, 96, 5, 4, 6)
+    both = (TOKEN_PHASES[0], TOKEN_PHASES[3])
+    for last, phases, completed in ((False, TOKEN_PHASES[:1], None), (True, both, 1.0)):
+        expected = backbone._velocity(between, 0.55, condition, phases, most_noise=completed)
+        assert torch.equal(backbone.sampler_velocity(between, 0.55, condition, last=last), expected)
     assert evaluations_of_steps("pocket", 10, True) == 11 and evaluations_of_steps("pocket", 10, False) == 22
     assert evaluations_of_steps("wan2.1-1.3b", 10, True) == 10
     for still in (noise(1, 192, 1, 4, 6), noise(1, 192, 1, 2, 2)):

@@ -353,7 +353,9 @@ def test_a_joint_run_may_go_on_at_other_times(autoencoder, corpus, trained):
     noted = [(row["step"], *row["times"]) for row in figures["log"]]
     assert noted == [(0, 0.0, 1.5), (2, 0.0, 1.5), (2, -1.0, 0.5), (4, -1.0, 0.5)]
     model = BlockTransformAutoencoder.from_pretrained(autoencoder)
-    text = " ".join(model_card(corpus, model, asdict(RECIPE), 2, [], figures, {}, {}, COMPLETING, trained).split())
+    network = SMALL_STAGES["clips"].make(model)
+    card = model_card(corpus, model, asdict(RECIPE), 2, [], figures, {}, {}, COMPLETING, network, trained)
+    text = " ".join(card.split())
     assert "at times N(0.0, 1.5²): 2." in text and "; at times N(-1.0, 0.5²): 2." in text
 
 
@@ -498,7 +500,7 @@ def test_a_resumed_completion_is_the_uninterrupted_one(autoencoder, corpus, tmp_
     assert figures["steps"] == 4 and 0 < figures["held_out_loss"] != figures["held_out_loss_without"]
     with pytest.raises(UsageError, match="on top of other weights"):
         trained_completion(tmp_path / "whole", stage, [1, 2, 3, 5])
-    with pytest.raises(UsageError, match="on top of other weights"):
+    with pytest.raises(UsageError, match="started from other weights"):
         complete_on(stage, autoencoder, corpus, tmp_path / "whole", networks, [1, 2, 3, 5], n_steps=4)
     with pytest.raises(UsageError, match=f"run the stage {name} first"):
         trained_completion(tmp_path, stage, start)

@@ -91,7 +91,7 @@ def segment_cost(
         work = per_token * tokens + _POCKET_PER_PIXEL * pixels + round(_OWN_PER_PIXEL_AND_WIDTH * own.width * pixels)
         if n_frames > 1:
             work += _CLIP_PER_PIXEL * pixels
-        # Asked once for a step, in which the transformer may be asked more often; of a clip in the later half of them.
+        # Asked once for a step, in which the transformer may be asked more often; of a clip in less than half of them.
         asked = 1 / len(token_phases(is_clip=False, is_last=False)) if n_frames == 1 else 0.5
         own_flop = own.flop_per_pixel * pixels * asked
     elif facts := CATALOG.get(backbone_id):

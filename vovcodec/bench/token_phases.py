@@ -1,4 +1,5 @@
-"""What averaging the token phases is worth: quality with the sampler's velocity and with the plain one, same bytes.
+"""What averaging the token phases is worth: quality with the sampler's velocity and with one evaluation a step, same
+bytes.
 
     python -m vovcodec.bench.token_phases --media FOLDER --out FILE.tsv [--clips dog,kodim23] [--bytes 400,1500]
         [--still-bytes 200,1000] [--preset pocket] [--effort instant] [--frames 33] [--threads N]
@@ -19,6 +20,7 @@ import torch
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, read_item
+from vovcodec.bench.steering_schemes import problem_of
 from vovcodec.bench.table import Table
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
@@ -48,15 +50,15 @@ class PhasesRow:
 
 @torch.no_grad()
 def _measure(backbone: Backbone, plan: SteeringPlan, item: Item, size_bytes: int) -> PhasesRow:
-    target = backbone.to_latents(item.frames)
+    plain, target = problem_of(item, backbone)
     times: list[float] = []
     shown = []
-    for plain in (True, False):
-        with adapted_velocity(backbone, "", None, None, for_fitting=plain) as velocity:
+    with adapted_velocity(backbone, "", None, None) as averaged:
+        for velocity in (plain, averaged):
             _, _, latents = steer(
                 velocity, target, plan, 0, size_bytes=size_bytes, on_step=lambda t, x_t, clean: times.append(t)
             )
-        shown.append(backbone.to_frames(latents))
+            shown.append(backbone.to_frames(latents))
     return PhasesRow(
         backbone.fingerprint.hex(),
         item.name,

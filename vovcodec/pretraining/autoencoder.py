@@ -18,6 +18,7 @@ from vovcodec.backbone.pocket.block_transform import (
     inter_blocks,
     intra_blocks,
 )
+from vovcodec.backbone.pocket.clips import ClipNetwork
 from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 
@@ -69,7 +70,7 @@ def fit_basis(model: BlockTransformAutoencoder, corpus: Corpus, *, seed: int, n_
 
 
 @torch.no_grad()
-def reconstruction_psnr(model: BlockTransformAutoencoder, clips: list[torch.Tensor]) -> float:
+def reconstruction_psnr(model: BlockTransformAutoencoder | ClipNetwork, clips: list[torch.Tensor]) -> float:
     """Mean PSNR in dB of clips [1, 3, F, H, W] through encode and decode."""
     errors = [(model.decode(model.encode(frames)) - frames).square().mean().item() for frames in clips]
     return float(np.mean([-10 * math.log10(error / 4 + 1e-12) for error in errors]))

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.detail import CompletedTransformer
-from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
+from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, noisy_state, predict, prediction_loss
 
 __all__ = ["captioned_networks", "load_captions", "train_captions"]
@@ -46,8 +46,8 @@ def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     path = run_dir / "captions.pt"
     if not path.is_file():
         return {}
-    state = _read(path, start, "cpu")
-    _set(_trained(networks), state["average"])
+    state = read_state(path, start)
+    assign(_trained(networks), state["average"])
     return {"steps": state["step"], **state["figures"]}
 
 
@@ -63,23 +63,10 @@ def captioned_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networ
     return networks, [*start, load_captions(run_dir, networks, start).get("steps", 0)]
 
 
-def _read(path: Path, start: list[int], device: str) -> dict:
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["start"] != start:
-        raise UsageError(f"{path} started from other weights than its folder holds now; delete it to train anew")
-    return state
-
-
 def _trained(networks: Networks) -> list[nn.Parameter]:
     """The text encoder's parameters, and those of the transformer's cross-attention."""
     crossing = [p for name, p in networks[0].named_parameters() if ".attn2." in name or ".norm2." in name]
     return [*networks[1].parameters(), *crossing]
-
-
-@torch.no_grad()
-def _set(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.copy_(value)
 
 
 def train_captions(
@@ -107,8 +94,8 @@ def train_captions(
     optimizer = torch.optim.AdamW(parameters, lr=_LR, betas=(0.9, 0.98), weight_decay=0.0)
     path, step = run_dir / "captions.pt", 0
     if path.exists():
-        state = _read(path, start, device)
-        _set(parameters, state["model"])
+        state = read_state(path, start, device)
+        assign(parameters, state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average, step = state["average"], state["step"]
 
@@ -121,8 +108,7 @@ def train_captions(
             "start": start,
             "figures": figures,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     def drawn(source: Corpus, seed: int, index: int, shapes: tuple[BatchShape, ...]) -> tuple[Batch, torch.Generator]:
         """Half a batch whose captions all name colours, and the generator of its noise and times."""
@@ -187,10 +173,10 @@ def train_captions(
             save({})
             last_saved = time.monotonic()
     last = [p.detach().clone() for p in parameters]
-    _set(parameters, average)
+    assign(parameters, average)
     figures = held_out()
     print(json.dumps({"step": step, **figures}), flush=True)
-    _set(parameters, last)
+    assign(parameters, last)
     save(figures)
-    _set(parameters, average)
+    assign(parameters, average)
     return networks

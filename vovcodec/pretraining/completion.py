@@ -29,6 +29,7 @@ from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, predict
 
 __all__ = ["EMA", "CompletionStage", "train_completion", "trained_completion"]
@@ -229,9 +230,7 @@ def train_completion(
     optimizers = _Optimizers(network, stage)
     path, step, elapsed_before = run_dir / f"{stage.name}.pt", 0, 0.0
     if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
-        if state["start"] != start:
-            raise UsageError(f"{path} was trained on top of other weights; delete it to train anew")
+        state = read_state(path, start, device)
         network.load_state_dict(state["model"])
         optimizers.load_state_dict(state["optimizer"])
         average, step, elapsed_before = state["average"], state["step"], state["elapsed_s"]
@@ -246,8 +245,7 @@ def train_completion(
             "start": start,
             "elapsed_s": elapsed_before + time.monotonic() - started,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     def fetch(index: int) -> Batch:
         return draw_batch(
@@ -289,9 +287,7 @@ def train_completion(
                 save()
                 last_saved = time.monotonic()
     save()
-    with torch.no_grad():
-        for parameter, mean in zip(parameters, average, strict=True):
-            parameter.copy_(mean)
+    assign(parameters, average)
     network.eval()
     held, without = _held_out(networks, autoencoder, network, corpus, stage)
     figures = {

@@ -18,6 +18,7 @@ from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.state import write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, prediction_loss, validation_loss
 
 __all__ = ["LOGIT_MEAN", "LOGIT_STD", "train_detail"]
@@ -65,8 +66,7 @@ def train_detail(
             "average": average,
             "step": step,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     completed = CompletedTransformer(transformer, detail)
     started = last_saved = time.monotonic()

@@ -76,6 +76,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
             captions,
             shown,
             {stage: figures for stage, (_, figures) in completing.items()},
+            completing[CLIPS][0],
             run_dir,
         ),
         encoding="utf-8",

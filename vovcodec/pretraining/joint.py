@@ -21,6 +21,7 @@ from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.state import write_state
 from vovcodec.pretraining.transformer import (
     TransformerRecipe,
     averaged_networks,
@@ -118,8 +119,7 @@ def train_joint(
             "log": log,
             "start": before["start"],
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     def fetch(index: int):
         seed = recipe.seed + 47

@@ -21,11 +21,11 @@ from vovcodec.backbone.pocket.clips import ClipNetwork
 from vovcodec.backbone.pocket.detail import CompletedTransformer
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import precondition
-from vovcodec.errors import UsageError
 from vovcodec.pretraining import spaces as space_stages
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.captioning import captioned_networks
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, make_optimizers, weighted_error
 
 __all__ = ["LOGIT_MEAN", "LOGIT_STD", "finished_networks", "load_shown", "train_shown"]
@@ -49,8 +49,8 @@ def load_shown(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     path = run_dir / "shown.pt"
     if not path.is_file():
         return {}
-    state = _read(path, start, "cpu")
-    _set(networks[0], state["average"])
+    state = read_state(path, start)
+    assign(networks[0].parameters(), state["average"])
     return {"steps": state["step"], **state["figures"]}
 
 
@@ -61,19 +61,6 @@ def finished_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Network
     """
     networks, start = captioned_networks(run_dir, recipe)
     return networks, [*start, load_shown(run_dir, networks, start).get("steps", 0)]
-
-
-def _read(path: Path, start: list[int], device: str) -> dict:
-    state = torch.load(path, map_location=device, weights_only=True)
-    if state["start"] != start:
-        raise UsageError(f"{path} started from other weights than its folder holds now; delete it to train anew")
-    return state
-
-
-@torch.no_grad()
-def _set(network: nn.Module, values: list[Tensor]) -> None:
-    for parameter, value in zip(network.parameters(), values, strict=True):
-        parameter.copy_(value)
 
 
 def _shown_loss(
@@ -113,7 +100,7 @@ def train_shown(
 ) -> Networks:
     """Train `networks`, or continue the run kept in `run_dir/shown.pt`; returns them with averaged weights.
 
-    start: as in `load_shown`. n_steps may change when a run is continued.
+    start: as in `load_shown`. n_steps may change when a run is continued. Raises UsageError as `load_shown` does.
     """
     stages = (space_stages.PICTURES, space_stages.CLIPS)
     spaces = tuple(stage.make(autoencoder) for stage in stages)
@@ -150,8 +137,8 @@ def train_shown(
 
     path, step = run_dir / "shown.pt", 0
     if path.exists():
-        state = _read(path, start, device)
-        _set(completed, state["model"])
+        state = read_state(path, start, device)
+        assign(parameters, state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         average, step, figures = state["average"], state["step"], state["figures"]
@@ -168,8 +155,7 @@ def train_shown(
             "start": start,
             "figures": figures,
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        write_state(state, path)
 
     started = last_saved = time.monotonic()
     running = None
@@ -200,10 +186,10 @@ def train_shown(
             save()
             last_saved = time.monotonic()
     last = [p.detach().clone() for p in parameters]
-    _set(completed, average)
+    assign(parameters, average)
     figures["loss"] = held_out()
     print(json.dumps({"step": step, **figures}), flush=True)
-    _set(completed, last)
+    assign(parameters, last)
     save()
-    _set(completed, average)
+    assign(parameters, average)
     return networks

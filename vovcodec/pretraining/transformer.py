@@ -25,6 +25,7 @@ from vovcodec.backbone.pocket.precondition import Preconditioning, network_input
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.state import write_state
 
 __all__ = [
     "TransformerRecipe",
@@ -317,8 +318,7 @@ def train_transformer(
             "log": log,
             "running": running,
         }
-        torch.save(state, state_path.with_suffix(".tmp"))
-        state_path.with_suffix(".tmp").replace(state_path)
+        write_state(state, state_path)
 
     def fetch(index: int):
         return draw_batch(corpus, seed=recipe.seed, step=index, tokens_per_batch=recipe.tokens_per_batch, shapes=SHAPES)

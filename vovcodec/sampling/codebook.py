@@ -102,7 +102,7 @@ class HadamardCodebook:
         return walsh_hadamard(padded)
 
     def combine(self, positions: np.ndarray, atom_signs: np.ndarray) -> np.ndarray:
-        """See `Codebook.combine`. Fewer than 2^24 atoms, so that float32 sums of ±1 are exact integers."""
+        """See `Codebook.combine`. Fewer than 2^24 of them, so that float32 sums of ±1 are exact integers."""
         spectrum = np.zeros(self.n_atoms, dtype=np.float32)
         spectrum[positions] = atom_signs
         total = walsh_hadamard(torch.from_numpy(spectrum)).numpy()[self._columns]

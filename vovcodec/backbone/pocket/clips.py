@@ -37,11 +37,11 @@ from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BLOCK_PX, GROUP_FRAMES, BlockTransformAutoencoder
 from vovcodec.backbone.pocket.completion import (
-    ResidualBlock,
     TimeEmbedding,
     dct_matrix,
     noise_level,
     noise_share,
+    residual_levels,
     restoring_gain,
     shrunk,
 )
@@ -162,18 +162,8 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         time_width = 2 * widths[0]
         self.time = TimeEmbedding(time_width)
         self.proj_in = nn.Conv2d((3 + len(_REACHES)) * _VALUES + 1, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            [
-                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
-                for w, n in zip(widths, blocks, strict=True)
-            ]
-        )
-        self.up = nn.ModuleList(
-            [
-                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
-                for w, n in zip(widths[:-1], blocks[:-1], strict=True)
-            ]
-        )
+        self.down = residual_levels(widths, blocks, time_width)
+        self.up = residual_levels(widths[:-1], blocks[:-1], time_width)
         strides = [4 * (GROUP_FRAMES if level == len(widths) - 2 else 1) for level in range(len(widths) - 1)]
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList([nn.Conv2d(n * a, b, 1) for n, (a, b) in zip(strides, pairs, strict=True)])

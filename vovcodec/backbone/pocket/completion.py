@@ -1,15 +1,25 @@
-"""What the two convolutional networks that complete the transformer's estimate share (pictures.py, clips.py)."""
+"""What the convolutional networks that complete the transformer's estimate share (pictures.py, clips.py, detail.py)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock", "TimeEmbedding", "dct_matrix", "noise_level", "noise_share", "restoring_gain", "shrunk"]
+__all__ = [
+    "ResidualBlock",
+    "TimeEmbedding",
+    "dct_matrix",
+    "noise_level",
+    "noise_share",
+    "residual_levels",
+    "restoring_gain",
+    "shrunk",
+]
 
 _TIME_FEATURES = 32
 _EPSILON = 1e-4
@@ -49,6 +59,13 @@ def shrunk(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     return F.conv2d(x, weight, convolution.bias, stride=2)
 
 
+def residual_levels(widths: Sequence[int], blocks: Sequence[int], time_width: int) -> nn.ModuleList:
+    """For every size a list of so many residual blocks of its width."""
+    return nn.ModuleList(
+        [nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)]) for w, n in zip(widths, blocks, strict=True)]
+    )
+
+
 class TimeEmbedding(nn.Sequential):
     """Times [B] → [B, width]."""
 
@@ -56,9 +73,9 @@ class TimeEmbedding(nn.Sequential):
         super().__init__(nn.Linear(2 * _TIME_FEATURES, width), nn.GELU(approximate="tanh"))
 
     def forward(self, t: Tensor) -> Tensor:
-        """t in (0, 1]."""
+        """t in [0, 1]."""
         frequencies = torch.exp(torch.linspace(0, math.log(1000), _TIME_FEATURES, device=t.device))
-        angles = t[:, None] * frequencies
+        angles = t.float()[:, None] * frequencies
         return super().forward(torch.cat([angles.sin(), angles.cos()], dim=1))
 
 

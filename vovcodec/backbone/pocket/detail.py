@@ -11,17 +11,15 @@ The last layer starts at zero: an untrained detail network leaves the transforme
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-__all__ = ["CompletedTransformer", "DetailNetwork"]
+from vovcodec.backbone.pocket.completion import TimeEmbedding
 
-_TIME_FEATURES = 32
+__all__ = ["CompletedTransformer", "DetailNetwork"]
 
 
 class _Block(nn.Module):
@@ -52,7 +50,7 @@ class DetailNetwork(ModelMixin, ConfigMixin):
     def __init__(self, channels: int = 64, width: int = 128, layers: int = 3):
         super().__init__()
         self.proj_in = nn.Linear(2 * channels + 1, width)
-        self.time = nn.Sequential(nn.Linear(2 * _TIME_FEATURES, width), nn.GELU(approximate="tanh"))
+        self.time = TimeEmbedding(width)
         self.blocks = nn.ModuleList([_Block(width) for _ in range(layers)])
         self.proj_out = nn.Linear(width, channels)
         nn.init.zeros_(self.proj_out.weight)
@@ -63,9 +61,7 @@ class DetailNetwork(ModelMixin, ConfigMixin):
         n_frames = prediction.shape[2]
         x = torch.cat([network_input, prediction.to(network_input.dtype)], dim=1).transpose(1, 2).flatten(0, 1)
         x = self.proj_in(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        frequencies = torch.exp(torch.linspace(0, math.log(1000), _TIME_FEATURES, device=t.device))
-        angles = t.float()[:, None] * frequencies
-        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        time = self.time(t)
         for block in self.blocks:
             x = block(x, time, n_frames)
         out = self.proj_out(F.gelu(x, approximate="tanh").permute(0, 2, 3, 1))

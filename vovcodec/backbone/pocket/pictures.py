@@ -31,10 +31,10 @@ from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BLOCK_PX, BlockTransformAutoencoder
 from vovcodec.backbone.pocket.completion import (
-    ResidualBlock,
     TimeEmbedding,
     dct_matrix,
     noise_level,
+    residual_levels,
     restoring_gain,
     shrunk,
 )
@@ -70,18 +70,8 @@ class PictureNetwork(ModelMixin, ConfigMixin):
         time_width = 2 * widths[0]
         self.time = TimeEmbedding(time_width)
         self.proj_in = nn.Conv2d(4 * 9, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            [
-                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
-                for w, n in zip(widths, blocks, strict=True)
-            ]
-        )
-        self.up = nn.ModuleList(
-            [
-                nn.ModuleList([ResidualBlock(w, time_width) for _ in range(n)])
-                for w, n in zip(widths[:-1], blocks[:-1], strict=True)
-            ]
-        )
+        self.down = residual_levels(widths, blocks, time_width)
+        self.up = residual_levels(widths[:-1], blocks[:-1], time_width)
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList([nn.Conv2d(4 * a, b, 1) for a, b in pairs])
         self.grow = nn.ModuleList([nn.Conv2d(b, 4 * a, 1) for a, b in pairs])
