@@ -161,6 +161,11 @@ def test_guidance_reaches_decode(codec, clip):
     assert codec.calls[0][2].guidance == 3.0
 
 
+def test_realism_reaches_decode(codec, clip):
+    assert run(["decode", "in.mp4", "-o", "out.y4m", "--realism", "0.5"]) == 0
+    assert codec.calls[0][2].realism == 0.5
+
+
 def test_scale_passes_the_original(codec, clip):
     assert run(["scale", "in.mp4", "--reference", "in.mp4", "-o", "o.vov", "--bytes", "2k", "--method", "atoms"]) == 0
     source, reference, target, options, _ = codec.calls[0]

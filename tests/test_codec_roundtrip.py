@@ -88,6 +88,11 @@ def clip(folder, n_frames: int, width: int = WIDTH, height: int = HEIGHT, **kwar
     return path
 
 
+def frames_of_plain(coded, folder) -> np.ndarray:
+    decode(coded, folder / "plain.y4m", DecodeOptions(), SilentListener())
+    return frames_of(folder / "plain.y4m")
+
+
 def frames_of(path) -> np.ndarray:
     with open_frames(path) as reader:
         return np.stack(list(reader))
@@ -288,6 +293,9 @@ def test_reports_count_the_calls_of_the_model(preset, tmp_path, monkeypatch, eff
         n_calls = 0
         report = decode(coded, shown, DecodeOptions(steps=steps, overwrite=True), Listener())
         assert report.n_network_evaluations == n_calls > 0
+    n_calls = 0
+    report = decode(coded, shown, DecodeOptions(realism=1.0, overwrite=True), Listener())
+    assert report.n_network_evaluations == n_calls > 0
 
 
 def test_a_preview_takes_one_step(preset, tmp_path):
@@ -302,6 +310,41 @@ def test_a_preview_takes_one_step(preset, tmp_path):
     assert not np.array_equal(frames_of(shown), frames_of(tmp_path / "preview.y4m"))
     with pytest.raises(UsageError, match="steps takes fewer"):
         decode(coded, shown, DecodeOptions(steps=99, overwrite=True), Listener())
+
+
+def test_realism_goes_on_from_where_the_file_ends(preset, tmp_path):
+    coded, source = tmp_path / "out.vov", clip(tmp_path, 5)
+    encode(source, coded, EncodeOptions(preset=preset, effort="instant", target_bytes=800), Listener())
+    shown = {}
+    for realism in (0.0, 0.5, 1.0):
+        path, listener = tmp_path / f"{realism}.y4m", Listener()
+        report = decode(coded, path, DecodeOptions(realism=realism), listener)
+        (stage,) = listener.stages
+        assert stage[1] == report.n_network_evaluations - EXTRA, "progress counts the steps that are added"
+        shown[realism] = frames_of(path).astype(float)
+    assert np.array_equal(shown[0.0], frames_of_plain(coded, tmp_path))
+    assert np.abs(shown[0.5] - (shown[0.0] + shown[1.0]) / 2).mean() < 1 < np.abs(shown[0.0] - shown[1.0]).mean()
+    for wrong in (
+        {"realism": 1.5},
+        {"realism": math.nan},
+        {"realism": 1.0, "steps": 2},
+        {"realism": 1.0, "verify": True},
+    ):
+        with pytest.raises(UsageError, match="realism"):
+            DecodeOptions(**wrong)
+
+
+def test_realism_of_a_sampler_that_ends_without_noise_changes_nothing(preset, tmp_path):
+    coded = tmp_path / "out.vov"
+    text = preset.read_text().replace("steps: 3, shift: 3.0", "steps: 60, shift: 1.0")
+    preset.write_text(text)
+    encode(clip(tmp_path, 1), coded, EncodeOptions(preset=preset, effort="plain", target_bytes=300), Listener())
+    plain = decode(coded, tmp_path / "plain.y4m", DecodeOptions(), Listener())
+    listener = Listener()
+    report = decode(coded, tmp_path / "real.y4m", DecodeOptions(realism=1.0), listener)
+    assert any("realism changes nothing" in note for note in listener.notes)
+    assert report.n_network_evaluations == plain.n_network_evaluations
+    assert np.array_equal(frames_of(tmp_path / "plain.y4m"), frames_of(tmp_path / "real.y4m"))
 
 
 def test_a_part_of_a_clip_touches_its_segment_only(preset, tmp_path):

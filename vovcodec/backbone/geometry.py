@@ -75,15 +75,15 @@ def token_phases(is_clip: bool, is_last: bool) -> tuple[tuple[int, int], ...]:
     return (TOKEN_PHASES[0], TOKEN_PHASES[3]) if is_last or not is_clip else TOKEN_PHASES[:1]
 
 
-def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool) -> int:
+def evaluations_of_steps(backbone_id: str, n_steps: int, is_clip: bool, n_more: int = 0) -> int:
     """Network evaluations that so many steps of the sampler take (`Backbone.sampler_velocity`).
 
-    is_clip: more than one latent frame.
+    is_clip: more than one latent frame. n_more: steps that go on after the last one (sampling/realism.py).
     """
     if backbone_id != "pocket":
-        return n_steps
+        return n_steps + n_more
     others, last = (len(token_phases(is_clip, is_last)) for is_last in (False, True))
-    return (n_steps - 1) * others + last
+    return (n_steps - 1 + n_more) * others + last
 
 
 def pocket_geometry() -> LatentGeometry:

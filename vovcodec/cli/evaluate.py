@@ -40,6 +40,7 @@ def _parse_names(text: str) -> tuple[str, ...]:
 @_what("--against", type=arg.Parsed(_parse_names, "A,B"), default=(),
        help="Code the same frames at the same bytes: x265, svtav1, webp, avif.")  # fmt: skip
 @_what("--size", type=_size, default="coded", help="Size compared at; default that of the first DISTORTED.")
+@_what("--realism", type=float, default=0.0, metavar="R", help="Of decoded .vov files, 0 to 1; see vov decode.")
 @_what("--frames", "n_frames", type=click.IntRange(1), metavar="N", help="At most N frames.")
 @_what("--plot", metavar="FILE.png", help="Also draw quality over bytes (needs matplotlib).")
 @arg.running_options

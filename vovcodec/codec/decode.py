@@ -16,11 +16,11 @@ import torch
 from vovcodec.backbone.memory import free_memory_bytes
 from vovcodec.backbone.registry import pick_device
 from vovcodec.codec.check import LEAST_AGREEMENT_DB
-from vovcodec.codec.decode_worker import DecodedSegment, make_segment_decoder, segment_decoder
+from vovcodec.codec.decode_worker import DecodedSegment, Drawing, make_segment_decoder, segment_decoder
 from vovcodec.codec.devices import listed_devices, threads_per_worker
 from vovcodec.codec.limits import decode_cost, require_affordable, require_within
 from vovcodec.codec.losses import Concealer, spans
-from vovcodec.codec.measure import n_evaluations_of, peak_memory_bytes
+from vovcodec.codec.measure import n_evaluations_of, n_realism_steps, peak_memory_bytes
 from vovcodec.codec.models import BackboneCache, announce_needs
 from vovcodec.codec.options import DecodeOptions, DecodeReport
 from vovcodec.codec.plans import frame_rate_of
@@ -90,10 +90,15 @@ def decode_stream(
     guided = {s.index for s in segments if options.guidance != 1.0 and stream.caption_of(s)}
     if options.guidance != 1.0 and not guided:
         listener.note("the file has no caption, so guidance changes nothing")
+    if options.realism:
+        n_more = sum(n_realism_steps(header, segment) for segment in segments)
+        n_steps += n_more
+        if not n_more:
+            listener.note("the file's sampler leaves no noise to go on from, so realism changes nothing")
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
-        decode_cost(header, segments, steps=options.steps, guided=guided),
+        decode_cost(header, segments, steps=options.steps, guided=guided, realism=options.realism),
         options.limits,
         device=devices[0],
         n_workers=len(devices),
@@ -160,7 +165,8 @@ def decode_stream(
         frame_rate=rate,
         decode_s=time.monotonic() - started,
         n_network_evaluations=sum(
-            n_evaluations_of(header, segment, options.steps, is_guided=segment.index in guided) for segment in segments
+            n_evaluations_of(header, segment, options.steps, is_guided=segment.index in guided, realism=options.realism)
+            for segment in segments
         ),
         peak_memory_bytes=peak_memory_bytes(),
         verify_psnr_db=min(stored) if options.verify and stored else None,
@@ -181,17 +187,18 @@ def _decoded(
     """The segments' frames, in their order; with several devices several segments are in work."""
     header = stream.header
     tasks = [(segment, stream.caption_of(segment)) for segment in segments]
+    drawing = Drawing(options.steps, options.verify, options.guidance, options.realism)
     if len(devices) == 1:
         backbone = load_matching_backbone(
             header, device=devices[0], force=options.force, path=options.model, backbones=backbones
         )
-        decode_one = segment_decoder(backbone, header, options.steps, options.verify, options.guidance)
+        decode_one = segment_decoder(backbone, header, drawing)
         listener.stage("decoding", n_steps)
         for task in tasks:
             yield decode_one(task, listener)
         return
     threads = threads_per_worker(devices, options.threads)
-    arguments = (header, options.model, options.force, options.steps, options.verify, options.guidance, threads)
+    arguments = (header, options.model, options.force, drawing, threads)
     listener.stage("decoding segments", len(tasks))
     with DevicePool(devices, make_segment_decoder, arguments, listener) as pool:
         yield from pool.map(tasks, lambda number, result: listener.advance())

@@ -69,11 +69,16 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
 
 
 def decode_cost(
-    header: StreamHeader, segments: Sequence[Segment], *, steps: int | None = None, guided: Collection[int] = ()
+    header: StreamHeader,
+    segments: Sequence[Segment],
+    *,
+    steps: int | None = None,
+    guided: Collection[int] = (),
+    realism: float = 0.0,
 ) -> DecodeCost:
     """Of decoding these segments at the source size, at most `steps` steps each (None: all).
 
-    guided: indices of those that are guided by a caption (`measure.n_evaluations_of`).
+    guided: indices of those that are guided by a caption. realism: see `measure.n_evaluations_of`.
     """
     alike: dict[int, list[Segment]] = {}
     for segment in segments:
@@ -83,7 +88,9 @@ def decode_cost(
     # Where token phases are averaged, the largest is taken for all.
     margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
-        n_evaluations = sum(n_evaluations_of(header, s, steps, is_guided=s.index in guided) for s in group)
+        n_evaluations = sum(
+            n_evaluations_of(header, s, steps, is_guided=s.index in guided, realism=realism) for s in group
+        )
         n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,

@@ -8,8 +8,9 @@ import sys
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
 from vovcodec.container.layout import AUDIO, framing_size_min
+from vovcodec.sampling.schedule import LEAST_TIME, REALISM_STEPS, snr_grid, time_grid
 
-__all__ = ["n_evaluations_of", "peak_memory_bytes", "section_sizes"]
+__all__ = ["n_evaluations_of", "n_realism_steps", "peak_memory_bytes", "section_sizes"]
 
 
 def peak_memory_bytes() -> int:
@@ -18,16 +19,34 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak  # bytes on macOS, kilobytes elsewhere
 
 
+def n_realism_steps(header: StreamHeader, segment: Segment) -> int:
+    """Steps that realism takes after those of the segment's sampler; 0 where it ends without noise or begins there."""
+    sampler, atoms, generation = header.sampler, segment.atoms, segment.generation
+    if sampler.schedule == "snr":
+        n_steered, last_q = (len(atoms.counts), atoms.last_q) if atoms else (0, 16)
+        n_total = generation.n_injections if generation else 0
+        times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, n_steered, last_q, n_total=n_total)
+    else:
+        times = time_grid(sampler.n_steps, sampler.shift_q8)
+    return REALISM_STEPS if LEAST_TIME < times[-2] < 1 else 0
+
+
 def n_evaluations_of(
-    header: StreamHeader, segment: Segment, steps: int | None = None, *, is_guided: bool = False
+    header: StreamHeader,
+    segment: Segment,
+    steps: int | None = None,
+    *,
+    is_guided: bool = False,
+    realism: float = 0.0,
 ) -> int:
     """Network evaluations that a decode of `segment` takes: all of it, or a preview of `steps` steps of the sampler.
 
-    is_guided: by its caption (`DecodeOptions.guidance`), which takes every one twice.
+    is_guided: by its caption (`DecodeOptions.guidance`), which takes every one twice. realism: as in `DecodeOptions`.
     """
     n_steps = header.sampler.steps_of(segment)
+    n_more = n_realism_steps(header, segment) if realism else 0
     return (1 + is_guided) * evaluations_of_steps(
-        header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1
+        header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1, n_more
     )
 
 

@@ -218,6 +218,8 @@ class DecodeOptions:
     container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
     strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
     guidance: by how much to exaggerate the caption, for edited ones; 1 = the picture that the file holds.
+    realism: 0 = the picture closest to the original, 1 = one with the detail that the model invents (see
+        `vovcodec.sampling.realism`); in between a mixture.
     limits: what the file may have and take. approve: asked before more memory or time than that is spent; None = the
         file is then refused.
 
@@ -237,6 +239,7 @@ class DecodeOptions:
     container: str | None = None
     strict: bool = False
     guidance: float = 1.0
+    realism: float = 0.0
     limits: DecodeLimits = DecodeLimits()
     approve: Approve | None = field(default=None, compare=False)
 
@@ -245,9 +248,14 @@ class DecodeOptions:
         _check_not_negative(self, "start_s")
         _check_size(self.size)
         _check_guidance(self.guidance)
-        if self.guidance != 1.0 and self.verify:
+        if not 0 <= self.realism <= 1:
+            raise UsageError(f"realism must be 0 to 1, not {self.realism:g}")
+        if self.realism and self.steps is not None:
+            raise UsageError("realism goes on from where the file ends: leave out --steps")
+        changed = "guidance" if self.guidance != 1.0 else "realism" if self.realism else None
+        if changed and self.verify:
             raise UsageError(
-                "with guidance the picture is another one than the encoder saw: there is nothing to verify"
+                f"with {changed} the picture is another one than the encoder saw: there is nothing to verify"
             )
 
 

@@ -14,6 +14,7 @@ from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.catalog import model_facts
 from vovcodec.backbone.locate import is_cached_revision
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.measure import n_realism_steps
 from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.plans import importance_plan, plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
@@ -22,10 +23,11 @@ from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
-from vovcodec.sampling.importance import replay
+from vovcodec.sampling.importance import ImportancePlan, replay
+from vovcodec.sampling.realism import with_realism
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
-from vovcodec.sampling.steering import follow
+from vovcodec.sampling.steering import SteeringPlan, follow
 
 __all__ = [
     "Adapters",
@@ -211,6 +213,7 @@ def regenerate_latents(
     n_coded_frames: int,
     n_steps: int | None = None,
     guidance: float = 1.0,
+    realism: float = 0.0,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Latents of one segment, from the file and the model alone.
@@ -220,33 +223,39 @@ def regenerate_latents(
         n_coded_frames: 4n+1 frames to generate.
         n_steps: stop after so many steps and return the estimate x̂₀ reached (a preview).
         guidance: by how much to exaggerate the caption; 1 = as the file was made.
+        realism: 0 = the mean of what the file can mean, 1 = one such picture (sampling/realism.py).
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
     atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
+    state: list[tuple[float, Tensor]] = []
+
+    def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
+        state[:] = [(t, x_t)]
+        if on_step is not None:
+            on_step(t, x_t, clean)
+
     with adapters.velocity(header, segment, caption, guidance=guidance) as velocity:
-        if header.sampler.schedule == "snr":
-            return follow(
-                velocity,
-                atoms,
-                plan_of_segment(header, segment),
-                segment.index,
-                shape,
-                backbone.device,
-                on_step=on_step,
-                n_steps=n_steps,
-            )
-        if segment.importance is not None:
-            return replay(
-                velocity,
-                indices,
-                importance_plan(header.sampler, segment.importance.log2_candidates),
-                segment.index,
-                shape,
-                backbone.device,
-                on_step=on_step,
-                n_steps=n_steps,
-            )
-        noise = initial_noise(header.sampler.seed, segment.index, shape).to(backbone.device)
-        times = time_grid(header.sampler.n_steps, header.sampler.shift_q8)
-        return sample(velocity, noise, times, [], None, on_step, n_steps)
+        plan = _plan(header, segment)
+        device = backbone.device
+        if isinstance(plan, SteeringPlan):
+            clean = follow(velocity, atoms, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)
+        elif isinstance(plan, ImportancePlan):
+            clean = replay(velocity, indices, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)
+        else:
+            noise = initial_noise(header.sampler.seed, segment.index, shape).to(device)
+            clean = sample(velocity, noise, plan, [], None, watch, n_steps)
+        if not realism or not n_realism_steps(header, segment):
+            return clean
+        t, x_t = state[0]
+        return with_realism(velocity, x_t, clean, t, realism, on_step)
+
+
+def _plan(header: StreamHeader, segment: Segment) -> SteeringPlan | ImportancePlan | list[float]:
+    """What the sampler of a segment follows; the times of one without choices. Raises FormatError."""
+    sampler = header.sampler
+    if sampler.schedule == "snr":
+        return plan_of_segment(header, segment)
+    if segment.importance is not None:
+        return importance_plan(sampler, segment.importance.log2_candidates)
+    return time_grid(sampler.n_steps, sampler.shift_q8)

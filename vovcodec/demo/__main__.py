@@ -23,20 +23,26 @@ _N_COLUMNS = 4
 
 
 def demonstrate(folder: Path, encode_arguments: list[str]) -> None:
-    """Writes source.mp4, clip.vov, decoded.mp4 and sheet.png into `folder` and prints the figures."""
+    """Writes source.mp4, clip.vov, decoded.mp4, realism.mp4 and sheet.png into `folder` and prints the figures."""
     folder.mkdir(parents=True, exist_ok=True)
-    source, coded, decoded = folder / "source.mp4", folder / "clip.vov", folder / "decoded.mp4"
+    source, coded = folder / "source.mp4", folder / "clip.vov"
+    decoded, realistic = folder / "decoded.mp4", folder / "realism.mp4"
     write_clip(source)
     encoded = _show_and_run("encode", str(source), "-o", str(coded), "-y", *encode_arguments)
     info = _show_and_run("info", str(coded), "--check")
     drawn = _show_and_run("decode", str(coded), "-o", str(decoded), "-y")
+    _show_and_run("decode", str(coded), "-o", str(realistic), "--realism", "1", "-y")
 
-    reference, distorted = read_frames(source), read_frames(decoded)
+    reference, distorted, sampled = (read_frames(path) for path in (source, decoded, realistic))
     psnr_db, similarity = compare(reference, distorted)
     size_bytes = coded.stat().st_size
     sheet = folder / "sheet.png"
+    sampled_db, sampled_similarity = compare(reference, sampled)
     write_sheet(
-        sheet, reference, distorted, f"decoded from {size_bytes} bytes, {psnr_db:.1f} dB, SSIM {similarity:.3f}"
+        sheet,
+        (reference, "source"),
+        (distorted, f"decoded from {size_bytes} bytes, {psnr_db:.1f} dB, SSIM {similarity:.3f}"),
+        (sampled, f"the same file, --realism 1, {sampled_db:.1f} dB, SSIM {sampled_similarity:.3f}"),
     )
 
     n_frames, height, width = reference.shape[:3]
@@ -56,10 +62,14 @@ def demonstrate(folder: Path, encode_arguments: list[str]) -> None:
     print("\n".join(f"{name:<12} {text}" for name, text in figures.items()))
 
 
-def write_sheet(path: Path, reference: np.ndarray, distorted: np.ndarray, label: str) -> None:
-    """A PNG with frames of both clips, source above decoded, evenly spread over time. Frames uint8 [F, H, W, 3]."""
-    shown = np.linspace(0, len(reference) - 1, min(_N_COLUMNS, len(reference))).round().astype(int)
-    Image.fromarray(contact_sheet([reference[shown], distorted[shown]], ["source", label])).save(path)
+def write_sheet(path: Path, *clips: tuple[np.ndarray, str]) -> None:
+    """A PNG with frames of clips of one length below each other, evenly spread over time; each with its label.
+
+    Frames uint8 [F, H, W, 3].
+    """
+    n_frames = len(clips[0][0])
+    shown = np.linspace(0, n_frames - 1, min(_N_COLUMNS, n_frames)).round().astype(int)
+    Image.fromarray(contact_sheet([frames[shown] for frames, _ in clips], [label for _, label in clips])).save(path)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ class EvaluationOptions:
     metrics: names of `measures.MEASURES` besides PSNR, SSIM and MS-SSIM. against: names of `anchors.ANCHORS`.
     size: (width, height) at which everything is compared; `coded` = that of the first distorted file, `source` = that
     of the reference. Anchors code frames of that size. n_frames: at most so many. weights: folder for learned metrics.
-    device, threads: for decoding `.vov` files.
+    device, threads, realism: for decoding `.vov` files, as in `DecodeOptions`.
     """
 
     metrics: tuple[str, ...] = ()
@@ -35,6 +35,7 @@ class EvaluationOptions:
     weights: Path | None = None
     device: str = "auto"
     threads: int | None = None
+    realism: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def evaluate(
     anchors = [find_anchor(name) for name in dict.fromkeys(options.against)]
     # One frame more than asked for shows whether the file has more.
     most = None if options.n_frames is None else options.n_frames + 1
-    running = {"device": options.device, "threads": options.threads}
+    running = {"device": options.device, "threads": options.threads, "realism": options.realism}
     files = [read_pictures(source, listener, n_frames=most, **running) for source in distorted]
     original = read_media(reference, n_frames=max(len(each.frames) for each in files))
     n_frames = min(len(each.frames) for each in [*files, original])

@@ -49,8 +49,11 @@ def read_pictures(
     n_frames: int | None = None,
     device: str = "auto",
     threads: int | None = None,
+    realism: float = 0.0,
 ) -> Pictures:
     """The first frames of a media file or of a decoded `.vov` file, the latter at its coded size.
+
+    realism: of decoded files, see `DecodeOptions`.
 
     Raises MediaError, FormatError, ModelError.
     """
@@ -63,7 +66,7 @@ def read_pictures(
         is_still = _is_still(source)
         # PNG keeps every bit; numbered, because the number of frames is not known here.
         target = Path(folder) / ("frame.png" if is_still else "frame%05d.png")
-        options = DecodeOptions(size="coded", strict=True, device=device, threads=threads)
+        options = DecodeOptions(size="coded", strict=True, device=device, threads=threads, realism=realism)
         report = decode(Path(source), target, options, listener)
         frames = read_media(target, n_frames=n_frames).frames
     size_bytes = Path(source).stat().st_size - _sound_bytes(source)

@@ -33,7 +33,6 @@ MAX_PATH_ATOMS = 1 << 26
 _BLOCK_BITS = 24  # log₂ of (states × steps between two moments at which the search commits itself): bounds its memory
 _BLOCK_LEAST = 512
 _EFFICIENCY = 0.91
-_CHUNK = 64  # steps whose increments are gathered at once
 
 
 @lru_cache(maxsize=4)
@@ -66,20 +65,24 @@ def best_path(scores: np.ndarray, atoms: np.ndarray, signs: np.ndarray, memory: 
     n_states = 1 << memory
     bits = np.empty(len(scores), dtype=np.uint8)
     state, total = 0, 0.0
-    signs = signs.astype(np.float32)
+    # Scores and their negatives side by side: a label picks atom and sign with one index.
+    signed = np.concatenate([scores, -scores], axis=1)
+    labels = atoms + np.where(signs < 0, scores.shape[1], 0)
+    reached = np.empty(2 * n_states, dtype=np.float32)
+    through_lower, through_upper = reached[:n_states], reached[n_states:]
     n_steps = max(_BLOCK_LEAST, 1 << (_BLOCK_BITS - memory))
     for first in range(0, len(scores), n_steps):
-        block = scores[first : first + n_steps]
+        block = signed[first : first + n_steps]
         metric = np.full(n_states, -np.inf, dtype=np.float32)
         metric[state] = 0.0
         # from_upper[i, s']: the state before s' had its highest bit set.
         from_upper = np.empty((len(block), n_states), dtype=bool)
-        for chunk in range(0, len(block), _CHUNK):
-            increments = block[chunk : chunk + _CHUNK, atoms] * signs
-            for i, gained in enumerate(increments, start=chunk):
-                reached = gained.reshape(2, n_states) + np.repeat(metric.reshape(2, -1), 2, axis=1)
-                np.greater(reached[1], reached[0], out=from_upper[i])
-                metric = np.maximum(reached[0], reached[1])
+        for i, row in enumerate(block):
+            np.take(row, labels, out=reached, mode="clip")  # "clip" writes to `out` directly
+            by_state = reached.reshape(2, -1, 2)
+            by_state += metric.reshape(2, -1, 1)
+            np.greater(through_upper, through_lower, out=from_upper[i])
+            np.maximum(through_lower, through_upper, out=metric)
         end = state = int(metric.argmax())
         total += float(metric[end])
         for i in range(len(block) - 1, -1, -1):
