@@ -13,7 +13,7 @@ from vovcodec.container.framing import DEFAULT_LIMITS, START_SIZE, Limits, check
 from vovcodec.container.model import VovFile
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
-from vovcodec.errors import MediaError, OutputExistsError
+from vovcodec.errors import FormatError, MediaError, OutputExistsError
 
 __all__ = ["read_bytes", "read_vov", "write_vov"]
 
@@ -45,8 +45,13 @@ def read_bytes(source: str | Path | BinaryIO, *, limits: Limits = DEFAULT_LIMITS
 
 
 def read_vov(source: str | Path | BinaryIO, *, tolerant: bool = False, limits: Limits = DEFAULT_LIMITS) -> VovFile:
-    """`parse` of a path or binary stream. Raises `MediaError` and every `FormatError`."""
-    return parse(read_bytes(source, limits=limits), tolerant=tolerant, limits=limits)
+    """`parse` of a path or binary stream. Raises `MediaError` and every `FormatError`, which then name the path."""
+    try:
+        return parse(read_bytes(source, limits=limits), tolerant=tolerant, limits=limits)
+    except FormatError as error:
+        if not isinstance(source, str | Path):
+            raise
+        raise type(error)(f"{source}: {error}") from error
 
 
 def write_vov(target: str | Path | BinaryIO, stream: VovFile, *, overwrite: bool = False) -> int:
