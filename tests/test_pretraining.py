@@ -616,3 +616,33 @@ def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
     assert "held out" in capsys.readouterr().out
     assert main([*arguments, "--stage", "export", "--out", str(tmp_path / "again")]) == 0
     assert PocketBackbone(tmp_path / "again").fingerprint == PocketBackbone(tmp_path / "model").fingerprint
+    continue_from(tmp_path / "model", folder, tmp_path / "next", arguments)
+
+
+def continue_from(model: Path, folder: Path, run: Path, arguments: list[str]) -> None:
+    """A run that continues a model folder: nothing trained changes nothing, then some stages change theirs."""
+    common = [*arguments[:2], "--run", str(run), *arguments[4:]]
+    started = PocketBackbone(model)
+    assert main([*common, "--init", str(model), "--stage", "export"]) == 0
+    untouched = PocketBackbone(run / "model")
+    for name, value in started.transformer.state_dict().items():
+        assert torch.equal(untouched.transformer.state_dict()[name], value), name
+    for before, after in ((started._clips, untouched._clips), (started._pictures, untouched._pictures)):
+        for name, value in before.state_dict().items():
+            assert torch.allclose(after.state_dict()[name], value, atol=1e-6), name
+    with pytest.raises(UsageError, match="run the stage transformer first"):
+        main([*common, "--stage", "joint"])
+    assert main([*common, "--stage", "shown"]) == 0 and main([*common, "--stage", "clips"]) == 0
+    assert main([*common, "--stage", "export", "--out", str(run / "trained")]) == 0
+    trained = PocketBackbone(run / "trained")
+    assert trained.fingerprint != untouched.fingerprint
+    assert torch.equal(trained._clips.spectrum, started._clips.spectrum), "the space stays"
+    assert not torch.equal(trained._clips.proj_in.weight, started._clips.proj_in.weight)
+    assert torch.allclose(trained._pictures.proj_in.weight, started._pictures.proj_in.weight, atol=1e-6)
+    card = (run / "trained" / "README.md").read_text(encoding="utf-8")
+    assert f"### Continued from {started.fingerprint.hex()}" in card and "The network of clips, on top" in card
+    assert (model / "README.md").read_text(encoding="utf-8").partition("## Autoencoder")[0] in card
+    with pytest.raises(UsageError, match="started from another model"):
+        main([*common, "--init", str(run / "trained"), "--stage", "export"])
+    with pytest.raises(UsageError, match="no model folder"):
+        main([*common, "--init", str(folder), "--stage", "export"])

@@ -21,11 +21,12 @@ from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.detail import CompletedTransformer
 from vovcodec.pretraining.batches import SHAPES, Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.initial import initial_model, initial_networks
 from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
 from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, noisy_state, predict, prediction_loss
 
-__all__ = ["captioned_networks", "load_captions", "train_captions"]
+__all__ = ["base_networks", "captioned_networks", "load_captions", "train_captions"]
 
 LOGIT_MEAN, LOGIT_STD = 2.5, 1.0
 _EMPTY_TIMES = (0.0, 1.8)  # of logit(t): where pictures are coded
@@ -51,15 +52,26 @@ def load_captions(run_dir: Path, networks: Networks, start: list[int]) -> dict:
     return {"steps": state["step"], **state["figures"]}
 
 
+def base_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networks, list[int]]:
+    """Averaged networks before this stage, and the steps of the stages so far; of a run that continues a model folder
+    (initial.py) that model's, and its fingerprint.
+
+    Raises UsageError as `averaged_joint_networks` does.
+    """
+    initial = initial_model(run_dir)
+    if initial is not None:
+        return initial_networks(initial)
+    autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
+    (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, autoencoder.config.latent_channels)
+    return (CompletedTransformer(transformer, detail), text), steps_so_far(joint)
+
+
 def captioned_networks(run_dir: Path, recipe: TransformerRecipe) -> tuple[Networks, list[int]]:
     """Averaged networks of a run after this stage and the ones before, and the steps of all of them.
 
-    Raises UsageError as `averaged_joint_networks` and `load_captions` do.
+    Raises UsageError as `base_networks` and `load_captions` do.
     """
-    autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
-    (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, autoencoder.config.latent_channels)
-    networks = (CompletedTransformer(transformer, detail), text)
-    start = steps_so_far(joint)
+    networks, start = base_networks(run_dir, recipe)
     return networks, [*start, load_captions(run_dir, networks, start).get("steps", 0)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.clips import ClipNetwork
+from vovcodec.errors import UsageError
 from vovcodec.pretraining import captioning as caption_stage
 from vovcodec.pretraining import detail as detail_stage
 from vovcodec.pretraining import shown as shown_stage
@@ -18,8 +19,9 @@ from vovcodec.pretraining.batches import BatchShape, draw_batch
 from vovcodec.pretraining.completion import EMA, CompletionStage
 from vovcodec.pretraining.corpus import Corpus
 
-__all__ = ["model_card"]
+__all__ = ["continued_card", "model_card"]
 
+_PLACE = "\n## Autoencoder\n"  # what follows the recipe in a card
 _CEILING_SHAPES = (BatchShape(9, 80, 80, 1.0),)
 
 _SOURCES = """\
@@ -89,6 +91,29 @@ def _completion_text(stage: CompletionStage, figures: dict) -> str:
         f"{figures['held_out_loss_without']:.4f} with the transformer's estimate alone, {figures['held_out_loss']:.4f} "
         f"with it."
     )
+
+
+def continued_card(
+    earlier: str,
+    fingerprint: str,
+    corpus: Corpus,
+    captions: dict,
+    shown: dict,
+    completing: dict[CompletionStage, dict],
+) -> str:
+    """The card of a model whose run continues another model (initial.py): that one's card, with a section more.
+
+    earlier, fingerprint: card and fingerprint of that model. Raises UsageError for a card that has no place for it.
+    """
+    before, place, after = earlier.partition(_PLACE)
+    if not place:
+        raise UsageError("the card of the model that the run started from is none that vov pretrain wrote")
+    paragraphs = [f"What follows was trained after that, on top of weights {fingerprint}. Data: {corpus.summary()}."]
+    paragraphs += [_captions_text(captions)] if captions else []
+    paragraphs += [_shown_text(shown)] if shown else []
+    paragraphs += [_completion_text(stage, figures) for stage, figures in completing.items() if figures]
+    section = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
+    return f"{before}\n### Continued from {fingerprint}\n\n{section}\n{place}{after}"
 
 
 def model_card(

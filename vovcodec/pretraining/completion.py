@@ -24,15 +24,17 @@ from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.clips import ClipNetwork
+from vovcodec.backbone.pocket.compact import load_network
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import Batch, BatchShape, draw_batch
 from vovcodec.pretraining.corpus import Corpus
+from vovcodec.pretraining.initial import initial_model
 from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, predict
 
-__all__ = ["EMA", "CompletionStage", "train_completion", "trained_completion"]
+__all__ = ["EMA", "CompletionStage", "begun_network", "train_completion", "trained_completion"]
 
 _WARMUP, _DECAY_FRACTION = 200, 0.7
 _PIXEL_WEIGHT = 0.1
@@ -182,11 +184,29 @@ def _held_out(
     return totals[0], totals[1]
 
 
+def begun_network(
+    stage: CompletionStage, autoencoder: BlockTransformAutoencoder, corpus: Corpus, run_dir: Path, seed: int
+) -> CompletingNetwork:
+    """The network that a run of the stage begins with: that of the model folder which the run continues (initial.py),
+    else a seeded random one in a space fitted to the corpus."""
+    initial = initial_model(run_dir)
+    if initial is not None:
+        return load_network(stage.network_class, initial / stage.name)
+    torch.manual_seed(seed)
+    network = stage.make(autoencoder)
+    stage.fit_space(network, autoencoder, corpus, seed)
+    return network
+
+
 def trained_completion(run_dir: Path, stage: CompletionStage, start: list[int]) -> tuple[CompletingNetwork, dict]:
-    """The averaged network that the stage wrote, and its figures.
+    """The averaged network that the stage wrote, and its figures; where the run continues a model folder and left the
+    stage out, the network of that model and {}.
 
     start: steps of the stages before. Raises UsageError when there is none, or it was trained on top of other ones.
     """
+    initial = initial_model(run_dir)
+    if initial is not None and not (run_dir / stage.name).is_dir():
+        return load_network(stage.network_class, initial / stage.name), {}
     if not (run_dir / stage.name).is_dir():
         raise UsageError(f"{run_dir} holds no network of {stage.name} yet: run the stage {stage.name} first")
     figures = json.loads((run_dir / f"{stage.name}.json").read_text())
@@ -218,9 +238,7 @@ def train_completion(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    torch.manual_seed(recipe.seed)
-    network = stage.make(autoencoder)
-    stage.fit_space(network, autoencoder, corpus, recipe.seed)
+    network = begun_network(stage, autoencoder, corpus, run_dir, recipe.seed)
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     for module in networks:
         module.to(device).eval().requires_grad_(False)

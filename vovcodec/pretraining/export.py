@@ -23,29 +23,26 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.backbone.pocket.compact import save_network
-    from vovcodec.backbone.pocket.detail import CompletedTransformer
-    from vovcodec.pretraining.captioning import load_captions
-    from vovcodec.pretraining.card import model_card
+    from vovcodec.pretraining.captioning import base_networks, load_captions
+    from vovcodec.pretraining.card import continued_card, model_card
     from vovcodec.pretraining.completion import trained_completion
-    from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
+    from vovcodec.pretraining.initial import initial_model
+    from vovcodec.pretraining.joint import averaged_joint_networks
     from vovcodec.pretraining.shown import load_shown
     from vovcodec.pretraining.spaces import CLIPS, PICTURES
     from vovcodec.pretraining.transformer import averaged_networks
 
     autoencoder = BlockTransformAutoencoder.from_pretrained(run_dir / "basis")
-    channels = autoencoder.config.latent_channels
-    _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
-    (transformer, text, detail), joint = averaged_joint_networks(run_dir, recipe, channels)
-    networks, start = (CompletedTransformer(transformer, detail), text), steps_so_far(joint)
+    networks, start = base_networks(run_dir, recipe)
     captions = load_captions(run_dir, networks, start)
     start = [*start, captions.get("steps", 0)]
     shown = load_shown(run_dir, networks, start)
     start = [*start, shown.get("steps", 0)]
     completing = {stage: trained_completion(run_dir, stage, start) for stage in (PICTURES, CLIPS)}
     autoencoder.save_pretrained(out_dir / "vae")
-    transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
-    detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
-    text.to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
+    networks[0].transformer.to(torch.bfloat16).save_pretrained(out_dir / "transformer")
+    networks[0].detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
+    networks[1].to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
     for stage, (network, _) in completing.items():
         save_network(network, out_dir / stage.name)
     index = {
@@ -65,19 +62,17 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
         config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
-    (out_dir / "README.md").write_text(
-        model_card(
-            corpus,
-            autoencoder,
-            asdict(recipe),
-            n_steps,
-            log,
-            joint,
-            captions,
-            shown,
-            {stage: figures for stage, (_, figures) in completing.items()},
-            completing[CLIPS][0],
-            run_dir,
-        ),
-        encoding="utf-8",
-    )
+    figures = {stage: figures for stage, (_, figures) in completing.items()}
+    initial = initial_model(run_dir)
+    if initial is not None:
+        earlier = (initial / "README.md").read_text(encoding="utf-8")
+        card = continued_card(earlier, f"{start[0]:08x}", corpus, captions, shown, figures)
+    else:
+        channels = autoencoder.config.latent_channels
+        _, _, n_steps, log = averaged_networks(run_dir, recipe, channels)
+        _, joint = averaged_joint_networks(run_dir, recipe, channels)
+        clip_network = completing[CLIPS][0]
+        card = model_card(
+            corpus, autoencoder, asdict(recipe), n_steps, log, joint, captions, shown, figures, clip_network, run_dir
+        )
+    (out_dir / "README.md").write_text(card, encoding="utf-8")

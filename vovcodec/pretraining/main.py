@@ -3,9 +3,10 @@ what the spaces show → pictures → clips → model folder.
 
     vov pretrain --data FOLDER --run FOLDER
         [--stage all|basis|transformer|detail|joint|captions|shown|pictures|clips|export]
-        [--init FOLDER] [--device cuda]
+        [--init FOLDER|pocket] [--device cuda]
 
-Every stage keeps its state in the run folder and continues from it; `export` writes the model folder.
+Every stage keeps its state in the run folder and continues from it; `export` writes the model folder. A run may go on
+from a finished model, the package's own for example: `--init pocket`, then the stages shown, pictures, clips, export.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", default="all", choices=stages)
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--init", type=Path, help="model folder that a new run starts from")
+    parser.add_argument("--init", help="model folder that a new run starts from; `pocket` is the package's own")
     parser.add_argument("--steps", type=int, help="optimiser steps; may change when a run is continued")
     parser.add_argument("--detail-steps", type=int, default=2400, help="optimiser steps of the detail network")
     parser.add_argument("--joint-steps", type=int, default=3000, help="optimiser steps of both networks together")
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.autoencoder import fit_basis
     from vovcodec.pretraining.corpus import load_corpus
+    from vovcodec.pretraining.initial import keep_initial
     from vovcodec.pretraining.transformer import TransformerRecipe, averaged_networks, train_transformer
 
     if options.threads:
@@ -65,8 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(corpus.summary(), flush=True)
     changes = {"steps": options.steps, "tokens_per_batch": options.tokens_per_batch, "seed": options.seed}
     recipe = dataclasses.replace(TransformerRecipe(), **{k: v for k, v in changes.items() if v is not None})
-    basis_dir = options.run / "basis"
-    if not basis_dir.exists():
+    if options.init:
+        keep_initial(options.init, options.run)
+    begun, basis_dir = options.run / "init", options.run / "basis"
+    if not basis_dir.exists() and begun.is_dir():
+        BlockTransformAutoencoder.from_pretrained(begun / "vae").save_pretrained(basis_dir)
+    elif not basis_dir.exists():
         autoencoder = BlockTransformAutoencoder()
         fit_basis(autoencoder, corpus, seed=options.seed)
         autoencoder.save_pretrained(basis_dir)
@@ -77,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
             corpus,
             recipe,
             options.run,
-            init=options.init,
+            init=begun if begun.is_dir() else None,
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
@@ -110,21 +116,16 @@ def main(arguments: list[str] | None = None) -> int:
             stop_after_s=60 * options.minutes,
         )
     if options.stage in ("all", "captions"):
-        from vovcodec.backbone.pocket.detail import CompletedTransformer
-        from vovcodec.pretraining.captioning import train_captions
-        from vovcodec.pretraining.joint import averaged_joint_networks, steps_so_far
+        from vovcodec.pretraining.captioning import base_networks, train_captions
 
-        autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
-        (transformer, text, detail), figures = averaged_joint_networks(
-            options.run, recipe, autoencoder.config.latent_channels
-        )
+        networks, n_steps_before = base_networks(options.run, recipe)
         train_captions(
-            (CompletedTransformer(transformer, detail), text),
-            autoencoder,
+            networks,
+            BlockTransformAutoencoder.from_pretrained(basis_dir),
             corpus,
             recipe,
             options.run,
-            steps_so_far(figures),
+            n_steps_before,
             n_steps=options.caption_steps,
             device=options.device,
             stop_after_s=60 * options.minutes,

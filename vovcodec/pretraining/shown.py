@@ -24,6 +24,7 @@ from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.pretraining import spaces as space_stages
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.captioning import captioned_networks
+from vovcodec.pretraining.completion import begun_network
 from vovcodec.pretraining.corpus import Corpus
 from vovcodec.pretraining.state import assign, read_state, write_state
 from vovcodec.pretraining.transformer import TransformerRecipe, draw_times, make_optimizers, weighted_error
@@ -103,9 +104,8 @@ def train_shown(
     start: as in `load_shown`. n_steps may change when a run is continued. Raises UsageError as `load_shown` does.
     """
     stages = (space_stages.PICTURES, space_stages.CLIPS)
-    spaces = tuple(stage.make(autoencoder) for stage in stages)
-    for space, stage in zip(spaces, stages, strict=True):
-        stage.fit_space(space, autoencoder, corpus, recipe.seed)
+    spaces = tuple(begun_network(stage, autoencoder, corpus, run_dir, recipe.seed) for stage in stages)
+    for space in spaces:
         space.to(device).eval().requires_grad_(False)
     autoencoder = autoencoder.to(device).eval().requires_grad_(False)
     completed, text = (network.to(device).eval() for network in networks)

@@ -1,0 +1,71 @@
+"""A run that goes on from a finished model folder: `vov pretrain --init FOLDER`.
+
+The folder is copied into the run, which thereby stays what it is when that model changes. The stages captions, shown,
+pictures and clips continue its networks, with new optimisers; the stage transformer begins a chain of its own with the
+folder's transformer and text encoder, after which every other stage has to follow.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import nn
+from transformers import UMT5EncoderModel
+
+from vovcodec.backbone.fingerprint import fingerprint_folder
+from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS
+from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
+from vovcodec.errors import ModelError, UsageError
+
+__all__ = ["SHIPPED", "initial_model", "initial_networks", "keep_initial"]
+
+SHIPPED = "pocket"  # instead of a folder: the package's own model
+_CARD, _INDEX = "README.md", "model_index.json"
+
+
+def keep_initial(source: str, run_dir: Path) -> None:
+    """Copies the model that a run starts from to `run_dir/init`; nothing if it is there already.
+
+    Raises UsageError for a folder without a whole model, and when the run started from another one.
+    """
+    folder, kept = POCKET_WEIGHTS if source == SHIPPED else Path(source), run_dir / "init"
+    try:
+        if not (folder / _CARD).is_file():
+            raise ModelError("it has no model card")
+        wanted = fingerprint_folder(folder, POCKET_COMPONENTS)
+    except ModelError as error:
+        raise UsageError(f"--init {source} is no model folder of vov pretrain: {error}") from error
+    if kept.is_dir():
+        if fingerprint_folder(kept, POCKET_COMPONENTS) != wanted:
+            raise UsageError(f"{run_dir} started from another model than --init {source}; choose another --run")
+        return
+    temporary = run_dir / "init.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name in POCKET_COMPONENTS:
+        shutil.copytree(folder / name, temporary / name)
+    for name in (_CARD, _INDEX):
+        shutil.copy(folder / name, temporary / name)
+    temporary.rename(kept)
+
+
+def initial_model(run_dir: Path) -> Path | None:
+    """The folder that the run's networks continue; None where a transformer was trained in the run itself."""
+    kept = run_dir / "init"
+    return kept if kept.is_dir() and not (run_dir / "transformer.pt").exists() else None
+
+
+def initial_networks(folder: Path) -> tuple[tuple[CompletedTransformer, nn.Module], list[int]]:
+    """Completed transformer and text encoder in float32, and the fingerprint as one number, where other runs have the
+    steps of their stages."""
+    load = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
+    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
+    detail = DetailNetwork.from_pretrained(folder / "detail", **load)
+    text = UMT5EncoderModel.from_pretrained(
+        folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    start = int.from_bytes(fingerprint_folder(folder, POCKET_COMPONENTS))
+    return (CompletedTransformer(transformer, detail), text), [start]
