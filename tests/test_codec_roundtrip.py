@@ -234,6 +234,30 @@ def test_either_part_may_be_empty(preset, tmp_path, split, part):
 
 
 @pytest.mark.parametrize("target_bytes", [500, 2000])
+@pytest.mark.parametrize(
+    ("n_frames", "options", "has_vector"),
+    [
+        (1, {}, False),
+        (5, {}, True),
+        (1, {"split": (0.3, 0.7)}, True),
+        (1, {"lambda_": 1e-3}, True),
+    ],
+)
+def test_stills_may_have_a_split_of_their_own(preset, tmp_path, n_frames, options, has_vector):
+    text = preset.read_text().replace("still_bytes: 300}", "still_bytes: 300, split: [0.5, 0.5], still_split: [0, 1]}")
+    preset.write_text(text)
+    source, coded = tmp_path / "in.png", tmp_path / "out.vov"
+    if n_frames == 1:
+        Image.fromarray(picture()).save(source)
+    else:
+        source = clip(tmp_path, n_frames)
+    target = {} if "lambda_" in options else {"target_bytes": 400}
+    encode(source, coded, EncodeOptions(preset=preset, **target, **options), Listener())
+    stream = read_vov(coded)
+    assert (stream.header.adaptation is not None) == (stream.segments[0].vector is not None) == has_vector
+    assert stream.segments[0].atoms is not None and (not target or coded.stat().st_size <= 400)
+
+
 def test_byte_targets_with_two_segments_and_a_caption(preset, tmp_path, target_bytes):
     options = EncodeOptions(preset=preset, target_bytes=target_bytes, caption="a bright disc over noise, slowly moving")
     report = encode(clip(tmp_path, 40), tmp_path / "out.vov", options, Listener())

@@ -105,12 +105,6 @@ def _encode(
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
-    if preset.rate.split is not None:  # a share of nothing is no part at all
-        vector, steering = preset.rate.split
-        if not steering:
-            preset = replace(preset, steering=replace(preset.steering, method="none"))
-        if not vector:
-            preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
     reader = open_frames(
         source,
         start_s=options.start_s,
@@ -121,6 +115,7 @@ def _encode(
     )
     with reader:
         info = reader.info
+        preset = _with_parts(preset, is_still=info.kind == "image")
         width, height = _coded_size(info, preset, options)
         detector = CutDetector()
         with FrameSpool(width, height) as spool:
@@ -173,6 +168,24 @@ def _encode(
         segments=len(stream.segments),
         caption=caption,
     )
+
+
+def _with_parts(preset: Preset, *, is_still: bool) -> Preset:
+    """The preset with the split of this input, and without the part of the file that gets no share of it.
+
+    A fixed multiplier λ weighs a vector's bits, so it needs one: the split of stills does not count then.
+    """
+    rate = preset.rate
+    split = rate.still_split if is_still and rate.still_split and rate.lambda_ is None else rate.split
+    if split is None:
+        return preset
+    preset = replace(preset, rate=replace(rate, split=split, still_split=None))
+    vector, steering = split
+    if not steering:
+        preset = replace(preset, steering=replace(preset.steering, method="none"))
+    if not vector:
+        preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
+    return preset
 
 
 def _announce(preset: Preset, devices: list[str], spool: FrameSpool, listener: ProgressListener) -> None:

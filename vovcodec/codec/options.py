@@ -150,7 +150,7 @@ class EncodeOptions:
         rate = {"bytes": self.target_bytes, "bpp": self.target_bpp, "lambda": self.lambda_}
         rate = {key: value for key, value in rate.items() if value is not None}
         if self.split is not None:
-            rate["split"] = list(self.split)
+            rate |= {"split": list(self.split), "still_split": None}
         if rate:
             overrides["rate"] = rate
         return overrides

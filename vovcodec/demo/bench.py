@@ -1,6 +1,6 @@
 """`make bench MEDIA="…"`: bytes, quality, time and memory of each file, as TSV on standard output and in a file.
 
-    python -m vovcodec.demo.bench FILE… [-o FOLDER] [--effort fast] [--bytes 800 1500] [--frames 33] [--size WxH]
+    python -m vovcodec.demo.bench FILE… [-o FOLDER] [--effort instant,fast] [--bytes 800 1500] [--frames 33] [--size WxH]
 
 Quality is measured on losslessly written frames at coded size, against the source resized to it.
 """
@@ -8,6 +8,7 @@ Quality is measured on losslessly written frames at coded size, against the sour
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("media", nargs="+", type=Path, metavar="FILE", help="videos and images")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/bench"), help="folder for files and bench.tsv")
     parser.add_argument("--preset", default="pocket")
-    parser.add_argument("--effort", default="fast")
+    parser.add_argument("--effort", type=lambda text: text.split(","), default=["fast"], help="one or several: A,B")
     parser.add_argument("--bytes", nargs="+", default=[None], metavar="N", help="targets; one row each")
     parser.add_argument("--frames", help="at most so many frames")
     parser.add_argument("--size", help="coded size, WxH")
     options = parser.parse_args(arguments)
-    common = ["--preset", options.preset, "--effort", options.effort]
+    common = ["--preset", options.preset]
     for flag in ("frames", "size"):
         if getattr(options, flag):
             common += [f"--{flag}", getattr(options, flag)]
@@ -85,10 +86,11 @@ def main(arguments: list[str] | None = None) -> int:
     with (options.output / "bench.tsv").open("w", encoding="utf-8") as table:
         _tell(table, COLUMNS)
         for source in options.media:
-            for target in options.bytes:
-                label = f"-{options.effort}" + (f"-{target}" if target else "")
+            for effort, target in itertools.product(options.effort, options.bytes):
+                label = f"-{effort}" + (f"-{target}" if target else "")
+                settings = [*common, "--effort", effort, *(["--bytes", target] if target else [])]
                 try:
-                    row = measure(source, options.output, label, common + (["--bytes", target] if target else []))
+                    row = measure(source, options.output, label, settings)
                 except VovError as error:
                     print(f"bench: {source}: {error}", file=sys.stderr)
                     code = error.exit_code
