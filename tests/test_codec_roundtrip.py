@@ -233,7 +233,6 @@ def test_either_part_may_be_empty(preset, tmp_path, split, part):
     assert decoded.drift_db == math.inf
 
 
-@pytest.mark.parametrize("target_bytes", [500, 2000])
 @pytest.mark.parametrize(
     ("n_frames", "options", "has_vector"),
     [
@@ -258,6 +257,7 @@ def test_stills_may_have_a_split_of_their_own(preset, tmp_path, n_frames, option
     assert stream.segments[0].atoms is not None and (not target or coded.stat().st_size <= 400)
 
 
+@pytest.mark.parametrize("target_bytes", [500, 2000])
 def test_byte_targets_with_two_segments_and_a_caption(preset, tmp_path, target_bytes):
     options = EncodeOptions(preset=preset, target_bytes=target_bytes, caption="a bright disc over noise, slowly moving")
     report = encode(clip(tmp_path, 40), tmp_path / "out.vov", options, Listener())

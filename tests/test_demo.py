@@ -90,7 +90,8 @@ def test_the_demo_prints_its_figures_and_leaves_its_files(pretended_vov, tmp_pat
 
 
 def test_the_bench_writes_one_row_per_file_and_target(pretended_vov, source, tmp_path, capsys):
-    assert bench.main([str(source), "-o", str(tmp_path), "--bytes", "800", "1500", "--frames", "3", "--effort", "instant,fast"]) == 0
+    efforts = ["--effort", "instant,fast", "--frames", "3"]
+    assert bench.main([str(source), "-o", str(tmp_path), "--bytes", "800", "1500", *efforts]) == 0
     table = (tmp_path / "bench.tsv").read_text()
     assert table == capsys.readouterr().out
     header, *rows = (line.split("\t") for line in table.splitlines())

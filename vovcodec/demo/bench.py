@@ -1,6 +1,7 @@
 """`make bench MEDIA="…"`: bytes, quality, time and memory of each file, as TSV on standard output and in a file.
 
-    python -m vovcodec.demo.bench FILE… [-o FOLDER] [--effort instant,fast] [--bytes 800 1500] [--frames 33] [--size WxH]
+    python -m vovcodec.demo.bench FILE… [-o FOLDER] [--effort instant,fast] [--bytes 800 1500] [--frames 33]
+        [--size WxH]
 
 Quality is measured on losslessly written frames at coded size, against the source resized to it.
 """
