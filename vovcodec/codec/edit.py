@@ -94,7 +94,7 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
         captions = rewrite.joined_captions(stream, other)
         history.append({"edit": "merge", "name": name, "weight": options.merge_weight})
         if not any(segment.updates(other.header.adaptation) for segment in other.segments):
-            listener.note(f"{name} has no vector: only its caption is merged")
+            listener.note(f"{name} has no vector (vov encode --split 10:90): only its caption is merged")
     if options.caption is not None:
         caption = resolve_caption(options.caption, _no_frames, listener)
         captions = [caption] * len(stream.segments)

@@ -83,7 +83,9 @@ def strengthened(stream: VovFile, factor: float) -> VovFile:
     """
     adaptation = stream.header.adaptation
     if not any(segment.updates(adaptation) for segment in stream.segments):
-        raise UsageError("the file has no vector whose strength could be changed")
+        raise UsageError(
+            "the file has no vector whose strength could be changed; vov encode --split 10:90 gives it one"
+        )
     if adaptation is not None:
         adaptation = _scaled(adaptation, factor)
         adaptation = adaptation if adaptation.strength_q8 else None
