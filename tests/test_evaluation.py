@@ -135,11 +135,14 @@ def test_everything_is_compared_at_one_size(original, tmp_path):
 
 @pytest.fixture
 def pretended_decoder(monkeypatch):
-    """Decoding a `.vov` file writes NOISY; the media side is real."""
+    """Decoding a `.vov` file writes NOISY; the media side is real. Returns the realism of every decode."""
     import types
+
+    asked: list[float] = []
 
     def decode(source, target, options, listener):
         assert options.size == "coded"
+        asked.append(options.realism)
         with open_writer(target, width=96, height=64, frame_rate=25) as writer:
             for frame in NOISY:
                 writer.write(frame)
@@ -148,6 +151,7 @@ def pretended_decoder(monkeypatch):
     monkeypatch.setitem(sys.modules, "vovcodec.codec.decode", types.SimpleNamespace(decode=decode))
     monkeypatch.setattr(pictures, "_is_still", lambda source: False)
     monkeypatch.setattr(pictures, "_sound_bytes", lambda source: 0)
+    return asked
 
 
 def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder):
@@ -156,6 +160,8 @@ def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pr
     [row] = evaluate(original, [file], EvaluationOptions(), SilentListener()).rows
     assert (row.codec, row.size_bytes) == ("vov", 100)
     assert row.values["psnr_db"] == pytest.approx(psnr(CLIP, NOISY))
+    assert run(["eval", str(original), str(file), "--realism", "0.5", "-q"]) == 0
+    assert pretended_decoder == [0.0, 0.5]
 
 
 def test_a_damaged_vov_file_is_refused(original, tmp_path):
