@@ -23,6 +23,7 @@ from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.cli.app import run
 from vovcodec.container import read_vov
 from vovcodec.presets import list_presets, load_preset, preset_path
+from vovcodec.sampling.schedule import REALISM_STEPS
 
 WIDTH, HEIGHT, N_FRAMES = 48, 32, 7  # two segments, the second padded
 PRESET = """
@@ -130,6 +131,14 @@ def test_decode_says_what_memory_it_takes_and_shows_what_the_encoder_saw(place, 
     assert report["n_frames"] == (1 if place.is_still else N_FRAMES) and report["size"] == [WIDTH, HEIGHT]
     assert report["drift_db"] in (None, "inf") or report["drift_db"] >= 40
     assert f"{place.backbone_id} in bfloat16 needs about" in err and "free on cpu" in err
+
+
+def test_decode_with_realism_takes_four_more_steps(place, capsys):
+    plain, _ = vov(capsys, f"decode out.vov -o plain-{place.shown} -y --device cpu")
+    real, _ = vov(capsys, f"decode out.vov -o real-{place.shown} --realism 1 -y --device cpu")
+    n_segments = len(read_vov(Path("out.vov")).segments)
+    assert real["n_network_evaluations"] == plain["n_network_evaluations"] + REALISM_STEPS * n_segments
+    assert Path(f"real-{place.shown}").read_bytes() != Path(f"plain-{place.shown}").read_bytes()
 
 
 def test_info_needs_no_model(place, capsys, monkeypatch):
