@@ -36,7 +36,7 @@ __all__ = [
 ETA_UNIT = 200
 LAST_UNIT = 16
 LEAST_TIME = 0.02  # below this noise is invisible
-REALISM_STEPS = 4  # of realism.py; eight cost twice as much for a fifth more detail (bench/results/pocket_realism.tsv)
+REALISM_STEPS = 4  # of realism.py
 
 
 def time_grid(n_steps: int, shift_q8: int) -> list[float]:
