@@ -28,6 +28,17 @@ def test_ends_and_middle_are_measured_once(tiny_preset, tmp_path, capsys):
     assert realism.main(arguments) == 0 and len(read_rows(out, realism.RealismRow)) == 6, "nothing is measured twice"
 
 
+def test_several_segments_and_clips_without_motion(tiny_preset, tmp_path):
+    (tmp_path / "media").mkdir()
+    write_clip(tmp_path / "media" / "long.y4m", np.repeat(picture(1), 14, axis=0))
+    out = tmp_path / "realism.tsv"
+    arguments = ["--media", str(tmp_path / "media"), "--out", str(out), "--preset", str(tiny_preset),
+                 "--effort", "fast", "--bytes", "900", "--realism", "1"]  # fmt: skip
+    assert realism.main(arguments) == 0
+    (row,) = read_rows(out, realism.RealismRow)
+    assert row.frames == 14 and row.flicker is None and row.detail > 0
+
+
 def test_detail_and_flicker_are_energies():
     flat = np.full((4, 8, 8, 3), 100, dtype=np.uint8)
     checks = flat + (np.indices((8, 8)).sum(0) % 2).astype(np.uint8)[None, :, :, None] * 10

@@ -29,6 +29,7 @@ from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, Ou
 from vovcodec.media import open_frames
 from vovcodec.metrics import psnr
 from vovcodec.progress import SilentListener
+from vovcodec.sampling.schedule import REALISM_STEPS
 
 WIDTH, HEIGHT = 64, 48
 PRESET = """
@@ -244,7 +245,7 @@ def test_either_part_may_be_empty(preset, tmp_path, split, part):
 )
 def test_stills_may_have_a_split_of_their_own(preset, tmp_path, n_frames, options, has_vector):
     text = preset.read_text().replace("still_bytes: 300}", "still_bytes: 300, split: [0.5, 0.5], still_split: [0, 1]}")
-    preset.write_text(text)
+    preset.write_text(text + "    rate: {split: null, still_split: null}\n")  # of `plain`, which does not steer
     source, coded = tmp_path / "in.png", tmp_path / "out.vov"
     if n_frames == 1:
         Image.fromarray(picture()).save(source)
@@ -356,6 +357,34 @@ def test_realism_goes_on_from_where_the_file_ends(preset, tmp_path):
     ):
         with pytest.raises(UsageError, match="realism"):
             DecodeOptions(**wrong)
+
+
+def test_a_file_cut_short_is_named(preset, tmp_path):
+    coded, short = tmp_path / "out.vov", tmp_path / "short.vov"
+    encode(clip(tmp_path, 5), coded, EncodeOptions(preset=preset, effort="instant"), Listener())
+    short.write_bytes(coded.read_bytes()[:80])
+    for strict in (False, True):
+        with pytest.raises(FormatError, match=r"short\.vov: section at offset"):
+            decode(short, tmp_path / "out.y4m", DecodeOptions(strict=strict), Listener())
+    assert not (tmp_path / "out.y4m").exists()
+
+
+def test_realism_of_several_segments_and_of_a_part(preset, tmp_path):
+    source, coded = clip(tmp_path, 40), tmp_path / "out.vov"
+    encode(source, coded, EncodeOptions(preset=preset, effort="instant", target_bytes=900), Listener())
+    decode(coded, tmp_path / "whole.y4m", DecodeOptions(realism=1.0), Listener())
+    options = DecodeOptions(realism=1.0, start_s=1.4)
+    report = decode(coded, tmp_path / "part.y4m", options, Listener())
+    assert np.array_equal(frames_of(tmp_path / "part.y4m"), frames_of(tmp_path / "whole.y4m")[35:])
+    last = read_vov(coded).segments[1]
+    assert report.n_network_evaluations == 1 + len(last.atoms.counts) + EXTRA + REALISM_STEPS
+
+
+def test_a_split_where_no_vector_is_fitted_is_refused(preset, tmp_path):
+    source, target = clip(tmp_path, 1), tmp_path / "out.vov"
+    with pytest.raises(UsageError, match="effort instant fits no vector"):
+        encode(source, target, EncodeOptions(preset=preset, effort="instant", split=(0.1, 0.9)))
+    encode(source, target, EncodeOptions(preset=preset, effort="instant", split=(0.0, 1.0)))
 
 
 def test_realism_of_a_sampler_that_ends_without_noise_changes_nothing(preset, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from pathlib import Path
 
 import container_samples as samples
 import numpy as np
@@ -20,6 +21,7 @@ from vovcodec.container import (
     VectorUpdate,
     VovFile,
     parse,
+    read_vov,
     serialize,
 )
 from vovcodec.container import errors as err
@@ -101,12 +103,18 @@ MP4 = b"\0\0\0\x20ftypisom" + bytes(40)
         (GOOD[:HEAD] + section(0x03, b"\0\0"), err.BadLength, "1 bytes follow"),
     ],
 )  # fmt: skip
-def test_bad_files(data: bytes, error: type[Exception], words: str) -> None:
+def test_bad_files(data: bytes, error: type[Exception], words: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=words) as caught:
         parse(data)
     assert caught.type is error
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
+    path = tmp_path / "bad.vov"
+    path.write_bytes(data)
+    with pytest.raises(error, match=words) as read:
+        read_vov(path)
+    assert read.type is error and str(read.value) == f"{path}: {caught.value}"
+    assert {**vars(read.value)} == {**vars(caught.value)}, "fields stay"
 
 
 def test_a_caption_bomb_is_stopped_at_the_cap() -> None:

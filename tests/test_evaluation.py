@@ -154,14 +154,15 @@ def pretended_decoder(monkeypatch):
     return asked
 
 
-def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder):
+def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder, capsys):
     file = tmp_path / "named.bin"
     file.write_bytes(b"\x89VOV\x04" + bytes(95))
     [row] = evaluate(original, [file], EvaluationOptions(), SilentListener()).rows
     assert (row.codec, row.size_bytes) == ("vov", 100)
     assert row.values["psnr_db"] == pytest.approx(psnr(CLIP, NOISY))
     assert run(["eval", str(original), str(file), "--realism", "0.5", "-q"]) == 0
-    assert pretended_decoder == [0.0, 0.5]
+    assert pretended_decoder == [0.0, 0.5] and "realism 0.5" in capsys.readouterr().out
+    assert run(["eval", str(original), str(file), "--realism", "7", "-q"]) == 2
 
 
 def test_a_damaged_vov_file_is_refused(original, tmp_path):

@@ -634,6 +634,7 @@ def continue_from(model: Path, folder: Path, run: Path, arguments: list[str]) ->
         main([*common, "--stage", "joint"])
     assert main([*common, "--stage", "shown"]) == 0 and main([*common, "--stage", "clips"]) == 0
     assert main([*common, "--stage", "export", "--out", str(run / "trained")]) == 0
+    assert not (run / "joint.pt").exists()
     trained = PocketBackbone(run / "trained")
     assert trained.fingerprint != untouched.fingerprint
     assert torch.equal(trained._clips.spectrum, started._clips.spectrum), "the space stays"
@@ -644,5 +645,17 @@ def continue_from(model: Path, folder: Path, run: Path, arguments: list[str]) ->
     assert (model / "README.md").read_text(encoding="utf-8").partition("## Autoencoder")[0] in card
     with pytest.raises(UsageError, match="started from another model"):
         main([*common, "--init", str(run / "trained"), "--stage", "export"])
-    with pytest.raises(UsageError, match="no model folder"):
-        main([*common, "--init", str(folder), "--stage", "export"])
+    assert "The network of pictures is that of" in card, "what was not trained on top is said"
+    other = [*arguments[:2], "--run", str(run / "other"), *arguments[4:]]
+    for missing in (folder, shutil.copytree(model, run / "half", ignore=shutil.ignore_patterns("model_index.json"))):
+        with pytest.raises(UsageError, match="no model folder"):
+            main([*other, "--init", str(missing), "--stage", "export"])
+    with pytest.raises(UsageError, match="run the stage transformer first"):
+        main([*other, "--stage", "shown"])  # forgot --init: a basis is there now
+    with pytest.raises(UsageError, match="started from nothing"):
+        main([*other, "--init", str(model), "--stage", "shown"])
+    whole = [*arguments[:2], "--run", str(run / "whole"), *arguments[4:]]
+    assert main([*whole, "--init", str(model)]) == 0, "all stages, from shown on"
+    assert not (run / "whole" / "transformer.pt").exists() and (run / "whole" / "shown.pt").exists()
+    card = (run / "whole" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "The network of pictures, on top" in card.partition("### Continued")[2]

@@ -13,6 +13,7 @@ __all__ = [
     "OutputExistsError",
     "UsageError",
     "VovError",
+    "name_input",
     "portable",
 ]
 
@@ -57,6 +58,12 @@ class Interrupted(VovError):
     """Stopped by the user or a signal; state is kept (exit code 130)."""
 
     exit_code = 130
+
+
+def name_input(error: VovError, name: object) -> None:
+    """Puts the name of the file that an error is about before its message, unless it is there already."""
+    if str(name) not in str(error):
+        error.args = (f"{name}: {error}",)
 
 
 def portable(error: VovError) -> VovError:

@@ -5,7 +5,8 @@ between (sampling/realism.py).
         [--still-bytes 200,600] [--realism 0,0.5,1] [--preset pocket] [--effort instant] [--frames 33] [--threads N]
 
 detail: energy of the decoded frames' Laplacian relative to the original's, 1 = as much fine detail, right or wrong.
-flicker: energy of the second difference from frame to frame, relative to the original's; empty for stills.
+flicker: energy of the second difference from frame to frame, relative to the original's; empty for stills. Both
+are empty where the original has none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from vovcodec.bench.points import Item, byte_counts, encode_item, names, read_it
 from vovcodec.bench.table import Table
 from vovcodec.codec.measure import n_evaluations_of
 from vovcodec.codec.regenerate import Adapters, regenerate_latents
-from vovcodec.container import read_vov
+from vovcodec.container import Segment, VovFile, read_vov
 from vovcodec.metrics import ms_ssim, psnr, ssim
 from vovcodec.presets import load_preset, resolve
 from vovcodec.progress import SilentListener
@@ -50,7 +51,7 @@ class RealismRow:
     psnr_db: float
     ssim: float
     ms_ssim: float
-    detail: float
+    detail: float | None
     flicker: float | None
 
 
@@ -66,6 +67,18 @@ def flicker_energy(frames: np.ndarray) -> float:
     return float(np.square(np.diff(frames.mean(axis=-1, dtype=np.float64), 2, axis=0)).mean())
 
 
+def _relative(energy: Callable[[np.ndarray], float], shown: np.ndarray, original: np.ndarray) -> float | None:
+    """None where the original has none at all."""
+    whole = energy(original)
+    return round(energy(shown) / whole, 4) if whole else None
+
+
+def _latents(backbone: Backbone, stream: VovFile, segment: Segment, realism: float) -> torch.Tensor:
+    n_coded = backbone.geometry.coded_frames(segment.n_frames)
+    decoding = (backbone, stream.header, segment, stream.caption_of(segment), Adapters(backbone))
+    return regenerate_latents(*decoding, n_coded_frames=n_coded, realism=realism)
+
+
 def _rows(
     item: Item, backbone: Backbone, options: argparse.Namespace, target_bytes: int, realisms: Sequence[float]
 ) -> list[RealismRow]:
@@ -74,30 +87,31 @@ def _rows(
         settings = {"preset": options.preset, "effort": options.effort, "threads": options.threads}
         report = encode_item(item, coded, SilentListener(), target_bytes=target_bytes, **settings)
         stream = read_vov(coded)
-    (segment,), n_frames = stream.segments, len(item.frames)
-    n_coded = backbone.geometry.coded_frames(n_frames)
-    decoding = (backbone, stream.header, segment, stream.caption or "", Adapters(backbone))
     # Latents are linear in the realism, so the two ends tell all of it.
-    mean, sampled = (regenerate_latents(*decoding, n_coded_frames=n_coded, realism=end) for end in (0.0, 1.0))
+    ends = [[_latents(backbone, stream, segment, end) for end in (0.0, 1.0)] for segment in stream.segments]
     rows = []
     for realism in realisms:
-        shown = backbone.to_frames(torch.lerp(mean, sampled, realism))[:n_frames]
+        parts = (
+            backbone.to_frames(torch.lerp(mean, sampled, realism))[: segment.n_frames]
+            for segment, (mean, sampled) in zip(stream.segments, ends, strict=True)
+        )
+        shown = np.concatenate(list(parts))
         rows.append(
             RealismRow(
                 stream.header.fingerprint.hex(),
                 options.effort,
                 item.name,
                 "{}x{}".format(*item.size),
-                n_frames,
+                len(shown),
                 target_bytes,
                 report.size_bytes,
                 realism,
-                n_evaluations_of(stream.header, segment, realism=realism),
+                sum(n_evaluations_of(stream.header, segment, realism=realism) for segment in stream.segments),
                 round(psnr(item.frames, shown), 3),
                 round(ssim(item.frames, shown), 5),
                 round(ms_ssim(item.frames, shown), 5),
-                round(detail_energy(shown) / detail_energy(item.frames), 4),
-                round(flicker_energy(shown) / flicker_energy(item.frames), 4) if n_frames > 2 else None,
+                _relative(detail_energy, shown, item.frames),
+                _relative(flicker_energy, shown, item.frames) if len(shown) > 2 else None,
             )
         )
     return rows
@@ -109,15 +123,17 @@ def _work(options: argparse.Namespace) -> int:
     for path in media_paths(options):
         item = read_item(path, options.preset, options.frames, None)
         for target_bytes in options.still_bytes if item.is_still else options.bytes:
-            key = {"effort": options.effort, "frames": len(item.frames), "target_bytes": target_bytes}
+            size = "{}x{}".format(*item.size)
+            key = {"effort": options.effort, "size": size, "frames": len(item.frames), "target_bytes": target_bytes}
             missing = [r for r in options.realism if not table.having(item=item.name, realism=r, **key)]
             if not missing:
                 continue
             rows = _rows(item, backbone, options, target_bytes, missing)
             table.add(*rows)
             for row in rows:
-                flicker = "" if row.flicker is None else f", flicker {row.flicker:.2f}"
-                quality = f"{row.psnr_db:.2f} dB, SSIM {row.ssim:.3f}, detail {row.detail:.2f}{flicker}"
+                found = {"detail": row.detail, "flicker": row.flicker}
+                energies = "".join(f", {name} {value:.2f}" for name, value in found.items() if value is not None)
+                quality = f"{row.psnr_db:.2f} dB, SSIM {row.ssim:.3f}{energies}"
                 print(f"{row.item} {row.size_bytes} B, realism {row.realism:g}: {quality}", flush=True)
     return 0
 

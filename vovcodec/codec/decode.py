@@ -28,7 +28,7 @@ from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.regenerate import load_matching_backbone
 from vovcodec.codec.sound import track_of
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
-from vovcodec.errors import FormatError, UsageError
+from vovcodec.errors import FormatError, UsageError, name_input
 from vovcodec.media import cut_track, open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
@@ -58,7 +58,12 @@ def decode(
     started = time.monotonic()
     options, listener = options or DecodeOptions(), listener or SilentListener()
     stream = read_vov(sys.stdin.buffer if str(source) == "-" else Path(source), tolerant=not options.strict)
-    report = decode_stream(stream, target, options, listener, backbones)
+    try:
+        report = decode_stream(stream, target, options, listener, backbones)
+    except FormatError as error:
+        if str(source) != "-":
+            name_input(error, source)
+        raise
     return replace(report, decode_s=time.monotonic() - started)
 
 
@@ -91,10 +96,11 @@ def decode_stream(
     if options.guidance != 1.0 and not guided:
         listener.note("the file has no caption, so guidance changes nothing")
     if options.realism:
-        n_more = sum(n_realism_steps(header, segment) for segment in segments)
-        n_steps += n_more
-        if not n_more:
-            listener.note("the file's sampler leaves no noise to go on from, so realism changes nothing")
+        n_more = [n_realism_steps(header, segment) for segment in segments]
+        n_steps += sum(n_more)
+        if not all(n_more):
+            which = "some segments" if any(n_more) else "the file"
+            listener.note(f"realism changes nothing in {which}: nothing is left there for the sampler to go on from")
     track, rate = track_of(stream, listener), frame_rate_of(header)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(

@@ -102,6 +102,10 @@ def _encode(
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
     ranks.first(functools.partial(require_writable, target, overwrite=options.overwrite))
     ranks.first(functools.partial(require_captioner, options.caption))
+    if options.split is not None and options.split[0] and not preset.adaptation.vector_length:
+        raise UsageError(
+            f"effort {options.effort} fits no vector that a split could give bytes to; take another --effort"
+        )
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))

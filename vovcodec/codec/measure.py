@@ -8,7 +8,7 @@ import sys
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
 from vovcodec.container.layout import AUDIO, framing_size_min
-from vovcodec.sampling.schedule import LEAST_TIME, REALISM_STEPS, snr_grid, time_grid
+from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, REALISM_STEPS, snr_grid, time_grid
 
 __all__ = ["n_evaluations_of", "n_realism_steps", "peak_memory_bytes", "section_sizes"]
 
@@ -20,10 +20,11 @@ def peak_memory_bytes() -> int:
 
 
 def n_realism_steps(header: StreamHeader, segment: Segment) -> int:
-    """Steps that realism takes after those of the segment's sampler; 0 where it ends without noise or begins there."""
+    """Steps that realism takes after those of the segment's sampler; 0 where it ends without visible noise, or has made
+    no step at all."""
     sampler, atoms, generation = header.sampler, segment.atoms, segment.generation
     if sampler.schedule == "snr":
-        n_steered, last_q = (len(atoms.counts), atoms.last_q) if atoms else (0, 16)
+        n_steered, last_q = (len(atoms.counts), atoms.last_q) if atoms else (0, LAST_UNIT)
         n_total = generation.n_injections if generation else 0
         times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, n_steered, last_q, n_total=n_total)
     else:

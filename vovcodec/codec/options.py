@@ -26,6 +26,7 @@ __all__ = [
     "EncodeReport",
     "ScaleOptions",
     "ScaleReport",
+    "check_realism",
 ]
 
 Approve = Callable[[str], bool]
@@ -54,6 +55,12 @@ def _check_not_negative(options: object, *names: str) -> None:
 def _check_guidance(guidance: float) -> None:
     if not 0 <= guidance <= _MOST_GUIDANCE:
         raise UsageError(f"guidance must be 0 to {_MOST_GUIDANCE}, not {guidance:g}")
+
+
+def check_realism(realism: float) -> None:
+    """Raises UsageError unless 0 ≤ realism ≤ 1."""
+    if not 0 <= realism <= 1:
+        raise UsageError(f"realism must be 0 to 1, not {realism:g}")
 
 
 def _check_size(size: object) -> None:
@@ -248,8 +255,7 @@ class DecodeOptions:
         _check_not_negative(self, "start_s")
         _check_size(self.size)
         _check_guidance(self.guidance)
-        if not 0 <= self.realism <= 1:
-            raise UsageError(f"realism must be 0 to 1, not {self.realism:g}")
+        check_realism(self.realism)
         if self.realism and self.steps is not None:
             raise UsageError("realism goes on from where the file ends: leave out --steps")
         changed = "guidance" if self.guidance != 1.0 else "realism" if self.realism else None

@@ -223,7 +223,7 @@ def regenerate_latents(
         n_coded_frames: 4n+1 frames to generate.
         n_steps: stop after so many steps and return the estimate x̂₀ reached (a preview).
         guidance: by how much to exaggerate the caption; 1 = as the file was made.
-        realism: 0 = the mean of what the file can mean, 1 = one such picture (sampling/realism.py).
+        realism: 0 = the mean of what the file can mean, 1 = one such picture (sampling/realism.py); not of a preview.
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
@@ -245,7 +245,7 @@ def regenerate_latents(
         else:
             noise = initial_noise(header.sampler.seed, segment.index, shape).to(device)
             clean = sample(velocity, noise, plan, [], None, watch, n_steps)
-        if not realism or not n_realism_steps(header, segment):
+        if not realism or n_steps is not None or not n_realism_steps(header, segment):
             return clean
         t, x_t = state[0]
         return with_realism(velocity, x_t, clean, t, realism, on_step)

@@ -84,7 +84,8 @@ def strengthened(stream: VovFile, factor: float) -> VovFile:
     adaptation = stream.header.adaptation
     if not any(segment.updates(adaptation) for segment in stream.segments):
         raise UsageError(
-            "the file has no vector whose strength could be changed; vov encode --split 10:90 gives it one"
+            "the file has no vector whose strength could be changed; vov encode --split 10:90 gives one, with any "
+            "effort but instant"
         )
     if adaptation is not None:
         adaptation = _scaled(adaptation, factor)

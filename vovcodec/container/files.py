@@ -13,7 +13,7 @@ from vovcodec.container.framing import DEFAULT_LIMITS, START_SIZE, Limits, check
 from vovcodec.container.model import VovFile
 from vovcodec.container.reader import parse
 from vovcodec.container.writer import serialize
-from vovcodec.errors import FormatError, MediaError, OutputExistsError
+from vovcodec.errors import FormatError, MediaError, OutputExistsError, name_input
 
 __all__ = ["read_bytes", "read_vov", "write_vov"]
 
@@ -49,9 +49,9 @@ def read_vov(source: str | Path | BinaryIO, *, tolerant: bool = False, limits: L
     try:
         return parse(read_bytes(source, limits=limits), tolerant=tolerant, limits=limits)
     except FormatError as error:
-        if not isinstance(source, str | Path):
-            raise
-        raise type(error)(f"{source}: {error}") from error
+        if isinstance(source, str | Path):
+            name_input(error, source)
+        raise
 
 
 def write_vov(target: str | Path | BinaryIO, stream: VovFile, *, overwrite: bool = False) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vovcodec.anchors import Coded, RateSearch, find_anchor
+from vovcodec.codec.options import check_realism
 from vovcodec.errors import UsageError
 from vovcodec.evaluation.measures import Measure, load_measures
 from vovcodec.evaluation.pictures import Pictures, read_media, read_pictures, resized
@@ -26,6 +27,8 @@ class EvaluationOptions:
     size: (width, height) at which everything is compared; `coded` = that of the first distorted file, `source` = that
     of the reference. Anchors code frames of that size. n_frames: at most so many. weights: folder for learned metrics.
     device, threads, realism: for decoding `.vov` files, as in `DecodeOptions`.
+
+    Raises UsageError for a realism that makes no sense.
     """
 
     metrics: tuple[str, ...] = ()
@@ -37,15 +40,18 @@ class EvaluationOptions:
     threads: int | None = None
     realism: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_realism(self.realism)
+
 
 @dataclass(frozen=True)
 class Row:
     """One line.
 
     codec: `vov`, `media` or an anchor's name. setting: the anchor's quality, e.g. `CRF 46.2`; `(floor)` is added where
-    it cannot do with less. size_bytes: the whole file, for anchors the payload; file_bytes: the anchor's whole file.
-    target_bytes: what the anchor was to stay within. bpp: bits per pixel compared, frames × width × height. values: by
-    the key of the measure.
+    it cannot do with less; of a decoded file its realism, where it is not 0. size_bytes: the whole file, for anchors
+    the payload; file_bytes: the anchor's whole file. target_bytes: what the anchor was to stay within. bpp: bits per
+    pixel compared, frames × width × height. values: by the key of the measure.
     """
 
     name: str
@@ -110,7 +116,8 @@ def evaluate(
         bpp = 8 * each.size_bytes / n_pixels if is_whole and each.size_bytes is not None else None
         values = measured(resized(each.frames[:n_frames], (width, height)))
         codec = "vov" if each.is_vov else "media"
-        rows.append(Row(each.name, codec, "", each.size_bytes, None, None, bpp, values))
+        setting = f"realism {options.realism:g}" if each.is_vov and options.realism else ""
+        rows.append(Row(each.name, codec, setting, each.size_bytes, None, None, bpp, values))
         if anchors and bpp is None:
             raise UsageError(f"{each.name}: its bytes cannot be matched: give a file, and compare all of its frames")
 

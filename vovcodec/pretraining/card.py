@@ -111,7 +111,11 @@ def continued_card(
     paragraphs = [f"What follows was trained after that, on top of weights {fingerprint}. Data: {corpus.summary()}."]
     paragraphs += [_captions_text(captions)] if captions else []
     paragraphs += [_shown_text(shown)] if shown else []
-    paragraphs += [_completion_text(stage, figures) for stage, figures in completing.items() if figures]
+    for stage, figures in completing.items():
+        unchanged = (
+            f"The network of {stage.name} is that of {fingerprint} as it was: it was not trained on top of this."
+        )
+        paragraphs.append(_completion_text(stage, figures) if figures else unchanged)
     section = "\n\n".join(textwrap.fill(text, 120) for text in paragraphs)
     return f"{before}\n### Continued from {fingerprint}\n\n{section}\n{place}{after}"
 

@@ -1,8 +1,8 @@
 """A run that goes on from a finished model folder: `vov pretrain --init FOLDER`.
 
-The folder is copied into the run, which thereby stays what it is when that model changes. The stages captions, shown,
-pictures and clips continue its networks, with new optimisers; the stage transformer begins a chain of its own with the
-folder's transformer and text encoder, after which every other stage has to follow.
+The folder is copied into the run, which thereby stays what it is when that model changes. The stages shown, pictures
+and clips continue its networks, with new optimisers, and so does captions where it is asked for. The stage transformer,
+if asked for, begins a chain of its own with the folder's transformer and text encoder, which all other stages follow.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ _CARD, _INDEX = "README.md", "model_index.json"
 def keep_initial(source: str, run_dir: Path) -> None:
     """Copies the model that a run starts from to `run_dir/init`; nothing if it is there already.
 
-    Raises UsageError for a folder without a whole model, and when the run started from another one.
+    Raises UsageError for a folder without a whole model, and when the run started from another one, or from nothing.
     """
     folder, kept = POCKET_WEIGHTS if source == SHIPPED else Path(source), run_dir / "init"
     try:
-        if not (folder / _CARD).is_file():
-            raise ModelError("it has no model card")
+        for name in (_CARD, _INDEX):
+            if not (folder / name).is_file():
+                raise ModelError(f"it has no {name}")
         wanted = fingerprint_folder(folder, POCKET_COMPONENTS)
     except ModelError as error:
         raise UsageError(f"--init {source} is no model folder of vov pretrain: {error}") from error
@@ -42,6 +43,8 @@ def keep_initial(source: str, run_dir: Path) -> None:
         if fingerprint_folder(kept, POCKET_COMPONENTS) != wanted:
             raise UsageError(f"{run_dir} started from another model than --init {source}; choose another --run")
         return
+    if (run_dir / "basis").exists():
+        raise UsageError(f"{run_dir} holds a run that started from nothing; --init needs a --run of its own")
     temporary = run_dir / "init.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -6,7 +6,7 @@ what the spaces show → pictures → clips → model folder.
         [--init FOLDER|pocket] [--device cuda]
 
 Every stage keeps its state in the run folder and continues from it; `export` writes the model folder. A run may go on
-from a finished model, the package's own for example: `--init pocket`, then the stages shown, pictures, clips, export.
+from a finished model, the package's own for example: `--init pocket`; its stages are shown, pictures, clips and export.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from pathlib import Path
 __all__ = ["main"]
 
 
+_STAGES = ("basis", "transformer", "detail", "joint", "captions", "shown", "pictures", "clips", "export")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vov pretrain", description="Train the embedded model 'pocket'.")
     parser.add_argument("--data", type=Path, required=True, help="folder of photographs and clips (see corpus.py)")
     parser.add_argument("--run", type=Path, required=True, help="folder that keeps the run's state")
-    stages = ["all", "basis", "transformer", "detail", "joint", "captions", "shown", "pictures", "clips", "export"]
-    parser.add_argument("--stage", default="all", choices=stages)
+    parser.add_argument("--stage", default="all", choices=["all", *_STAGES], help="all: with --init from shown on")
     parser.add_argument("--out", type=Path, help="model folder written by `export` (default: RUN/model)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--init", help="model folder that a new run starts from; `pocket` is the package's own")
@@ -57,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
     from vovcodec.pretraining.autoencoder import fit_basis
     from vovcodec.pretraining.corpus import load_corpus
-    from vovcodec.pretraining.initial import keep_initial
+    from vovcodec.pretraining.initial import initial_model, keep_initial
     from vovcodec.pretraining.transformer import TransformerRecipe, averaged_networks, train_transformer
 
     if options.threads:
@@ -69,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     recipe = dataclasses.replace(TransformerRecipe(), **{k: v for k, v in changes.items() if v is not None})
     if options.init:
         keep_initial(options.init, options.run)
+    every = _STAGES[_STAGES.index("shown") :] if initial_model(options.run) else _STAGES
+    wanted = set(every) if options.stage == "all" else {options.stage}
     begun, basis_dir = options.run / "init", options.run / "basis"
     if not basis_dir.exists() and begun.is_dir():
         BlockTransformAutoencoder.from_pretrained(begun / "vae").save_pretrained(basis_dir)
@@ -76,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         autoencoder = BlockTransformAutoencoder()
         fit_basis(autoencoder, corpus, seed=options.seed)
         autoencoder.save_pretrained(basis_dir)
-    if options.stage in ("all", "transformer"):
+    if "transformer" in wanted:
         autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
         train_transformer(
             autoencoder,
@@ -87,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "detail"):
+    if "detail" in wanted:
         from vovcodec.pretraining.detail import train_detail
 
         autoencoder = BlockTransformAutoencoder.from_pretrained(basis_dir)
@@ -102,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "joint"):
+    if "joint" in wanted:
         from vovcodec.pretraining.joint import LOGIT_MEAN, LOGIT_STD, train_joint
 
         train_joint(
@@ -115,7 +119,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "captions"):
+    if "captions" in wanted:
         from vovcodec.pretraining.captioning import base_networks, train_captions
 
         networks, n_steps_before = base_networks(options.run, recipe)
@@ -130,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "shown"):
+    if "shown" in wanted:
         from vovcodec.pretraining.captioning import captioned_networks
         from vovcodec.pretraining.shown import train_shown
 
@@ -146,14 +150,14 @@ def main(arguments: list[str] | None = None) -> int:
             device=options.device,
             stop_after_s=60 * options.minutes,
         )
-    if options.stage in ("all", "pictures", "clips"):
+    if {"pictures", "clips"} & wanted:
         from vovcodec.pretraining.completion import train_completion
         from vovcodec.pretraining.shown import finished_networks
         from vovcodec.pretraining.spaces import CLIPS, PICTURES
 
         networks, n_steps_before = finished_networks(options.run, recipe)
         for stage, n_steps in ((PICTURES, options.picture_steps), (CLIPS, options.clip_steps)):
-            if options.stage in ("all", stage.name):
+            if stage.name in wanted:
                 train_completion(
                     stage,
                     networks,
@@ -166,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
                     device=options.device,
                     stop_after_s=60 * options.minutes,
                 )
-    if options.stage in ("all", "export"):
+    if "export" in wanted:
         from vovcodec.pretraining.export import export_model
 
         export_model(options.run, options.out or options.run / "model", corpus, recipe)
