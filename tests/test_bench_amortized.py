@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,7 +11,7 @@ from tiny_models import save_tiny_pocket
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.pocket.backbone import PocketBackbone
-from vovcodec.bench import amortized
+from vovcodec.bench import amortized, timed_training
 from vovcodec.bench.batched_updates import BatchedUpdates
 from vovcodec.bench.table import read_rows
 
@@ -37,6 +39,8 @@ def test_every_sample_has_the_update_that_a_file_with_its_vector_has(tmp_path):
 
 def test_the_command_trains_measures_and_continues(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VOVCODEC_MODELS", str(tmp_path))
+    ticks = itertools.count()
+    monkeypatch.setattr(timed_training, "_thread_s", lambda: 0.05 * next(ticks))  # every step takes as long everywhere
     save_tiny_pocket(tmp_path / "pocket")
     y, x = np.mgrid[:64, :96]
     for folder, n in (("data", 3), ("media", 1)):
