@@ -33,7 +33,7 @@ demo: setup  ## encode and decode a clip; sheet, videos and figures in $(DEMO_DI
 	$(BIN)/python -m vovcodec.demo -o $(DEMO_DIR) --effort $(EFFORT)
 
 test: setup  ## the fast suite: offline, CPU only, in WORKERS processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-slow: setup  ## the tests that need minutes
 	$(BIN)/python -m pytest -m 'slow and not gpu'

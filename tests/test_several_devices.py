@@ -130,6 +130,7 @@ def test_a_killed_worker_ends_the_command_and_what_is_done_is_kept(place):
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
+@pytest.mark.slow  # test_fitting_ranks.py has two processes that fit together in the fast suite
 def test_torchrun_makes_the_file_of_one_process(place):
     """The published entry point with two processes and gloo, on a tiny Wan model."""
     options = EncodeOptions(preset=place / "wan.yaml", batch=4, n_frames=5, device="cpu")
