@@ -62,7 +62,7 @@ class Interrupted(VovError):
 
 def name_input(error: VovError, name: object) -> None:
     """Puts the name of the file that an error is about before its message, unless it is there already."""
-    if str(name) not in str(error):
+    if not str(error).startswith(f"{name}: "):
         error.args = (f"{name}: {error}",)
 
 

@@ -1,14 +1,15 @@
-"""Byte budgets: how large a file may be, from flags and preset."""
+"""Byte budgets: how large a file may be and which parts get a share of it, from flags and preset."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.errors import UsageError
 from vovcodec.presets import Preset
 
-__all__ = ["DEFAULT_VECTOR_SHARE", "target_file_bytes"]
+__all__ = ["DEFAULT_VECTOR_SHARE", "target_file_bytes", "with_parts"]
 
 DEFAULT_VECTOR_SHARE = 1 / 12
 
@@ -36,3 +37,21 @@ def target_file_bytes(
     if not frame_rate and rate.still_bytes is not None:
         return rate.still_bytes
     return math.ceil(rate.bytes * max(n_frames / preset.geometry.segment_frames, 0.25))
+
+
+def with_parts(preset: Preset, *, is_still: bool) -> Preset:
+    """The preset with the split of this input, and without the part of the file that gets no share of it.
+
+    A fixed multiplier λ weighs a vector's bits, so it needs one: the split of stills does not count then.
+    """
+    rate = preset.rate
+    split = rate.still_split if is_still and rate.still_split and rate.lambda_ is None else rate.split
+    if split is None:
+        return preset
+    preset = replace(preset, rate=replace(rate, split=split, still_split=None))
+    vector, steering = split
+    if not steering:
+        preset = replace(preset, steering=replace(preset.steering, method="none"))
+    if not vector:
+        preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
+    return preset

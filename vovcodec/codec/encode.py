@@ -25,7 +25,7 @@ from vovcodec.codec.accounting import (
     payload_budget,
     payload_size,
 )
-from vovcodec.codec.budget import target_file_bytes
+from vovcodec.codec.budget import target_file_bytes, with_parts
 from vovcodec.codec.captions import require_captioner, resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
@@ -119,7 +119,7 @@ def _encode(
     )
     with reader:
         info = reader.info
-        preset = _with_parts(preset, is_still=info.kind == "image")
+        preset = with_parts(preset, is_still=info.kind == "image")
         width, height = _coded_size(info, preset, options)
         detector = CutDetector()
         with FrameSpool(width, height) as spool:
@@ -172,24 +172,6 @@ def _encode(
         segments=len(stream.segments),
         caption=caption,
     )
-
-
-def _with_parts(preset: Preset, *, is_still: bool) -> Preset:
-    """The preset with the split of this input, and without the part of the file that gets no share of it.
-
-    A fixed multiplier λ weighs a vector's bits, so it needs one: the split of stills does not count then.
-    """
-    rate = preset.rate
-    split = rate.still_split if is_still and rate.still_split and rate.lambda_ is None else rate.split
-    if split is None:
-        return preset
-    preset = replace(preset, rate=replace(rate, split=split, still_split=None))
-    vector, steering = split
-    if not steering:
-        preset = replace(preset, steering=replace(preset.steering, method="none"))
-    if not vector:
-        preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
-    return preset
 
 
 def _announce(preset: Preset, devices: list[str], spool: FrameSpool, listener: ProgressListener) -> None:

@@ -45,8 +45,8 @@ def measure(source: Path, folder: Path, label: str, encode_arguments: list[str])
     reference = read_frames(source, len(distorted))
     psnr_db, similarity = compare(reference, distorted)
     size_bytes = coded.stat().st_size
-    label = f"{size_bytes} bytes, {psnr_db:.2f} dB, SSIM {similarity:.3f}"
-    write_sheet(home / "sheet.png", (reference, "source"), (distorted, label))
+    quality = f"{size_bytes} bytes, {psnr_db:.2f} dB, SSIM {similarity:.3f}"
+    write_sheet(home / "sheet.png", (reference, "source"), (distorted, quality))
     n_frames, height, width = reference.shape[:3]
     cells = (
         source.name,

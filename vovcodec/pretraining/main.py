@@ -69,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(corpus.summary(), flush=True)
     changes = {"steps": options.steps, "tokens_per_batch": options.tokens_per_batch, "seed": options.seed}
     recipe = dataclasses.replace(TransformerRecipe(), **{k: v for k, v in changes.items() if v is not None})
+    running = {"device": options.device, "stop_after_s": 60 * options.minutes}
     if options.init:
         keep_initial(options.init, options.run)
     every = _STAGES[_STAGES.index("shown") :] if initial_model(options.run) else _STAGES
@@ -88,8 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             recipe,
             options.run,
             init=begun if begun.is_dir() else None,
-            device=options.device,
-            stop_after_s=60 * options.minutes,
+            **running,
         )
     if "detail" in wanted:
         from vovcodec.pretraining.detail import train_detail
@@ -103,8 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             (transformer, text),
             n_steps=options.detail_steps,
-            device=options.device,
-            stop_after_s=60 * options.minutes,
+            **running,
         )
     if "joint" in wanted:
         from vovcodec.pretraining.joint import LOGIT_MEAN, LOGIT_STD, train_joint
@@ -116,8 +115,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             n_steps=options.joint_steps,
             times=tuple(options.joint_times or (LOGIT_MEAN, LOGIT_STD)),
-            device=options.device,
-            stop_after_s=60 * options.minutes,
+            **running,
         )
     if "captions" in wanted:
         from vovcodec.pretraining.captioning import base_networks, train_captions
@@ -131,8 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             n_steps_before,
             n_steps=options.caption_steps,
-            device=options.device,
-            stop_after_s=60 * options.minutes,
+            **running,
         )
     if "shown" in wanted:
         from vovcodec.pretraining.captioning import captioned_networks
@@ -147,8 +144,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.run,
             n_steps_before,
             n_steps=options.shown_steps,
-            device=options.device,
-            stop_after_s=60 * options.minutes,
+            **running,
         )
     if {"pictures", "clips"} & wanted:
         from vovcodec.pretraining.completion import train_completion
@@ -167,8 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
                     options.run,
                     n_steps_before,
                     n_steps=n_steps,
-                    device=options.device,
-                    stop_after_s=60 * options.minutes,
+                    **running,
                 )
     if "export" in wanted:
         from vovcodec.pretraining.export import export_model
