@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.8-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.9-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -134,14 +134,27 @@ def trellis() -> VovFile:
     return VovFile(head, segments, "a swarm of bees", (audio_section(sound),))
 
 
+def scenes() -> VovFile:
+    """Two clips on pictures of their scenes: one that moves, one that is the picture and goes on after an edit."""
+    moving = CodedAtoms(memory=14, counts=(6, 12, 20, 28, 34), last_q=3, scene_injections=3, scene_last_q=9,
+                        clip_start_q=-13, words=pattern(12, 15) + b"\xd0")  # fmt: skip
+    standing = CodedAtoms(counts=(8, 16), last_q=5, scene_injections=2, scene_ratio_q=32, words=pattern(3, 16))
+    segments = (
+        Segment(index=0, n_frames=33, atoms=moving, check=CHECK),
+        Segment(index=1, first_frame=33, n_frames=21, atoms=standing, generation=Generation(n_injections=7)),
+    )
+    return VovFile(header(n_frames=54, n_segments=2), segments, "an empty street")
+
+
 SAMPLES = {
     "steering": steering_only,
     "vector": vector_only,
     "segments": three_segments,
     "merged": merged,
     "trellis": trellis,
+    "scenes": scenes,
 }
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.8-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.9-{name}.vov").write_bytes(serialize(make()))

@@ -30,6 +30,8 @@ TOLERANCE = {"rms": 1.0, "peak": 16}
 CASES = {
     "still-vector-atoms": {"n_frames": 0, "effort": "fast", "target_bytes": 260, "caption": "a bright disc"},
     "clip-atoms": {"n_frames": 9, "effort": "instant", "target_bytes": 300},
+    "clip-scene": {"n_frames": 9, "effort": "instant", "target_bytes": 260, "still": {"speed": 0.1}},
+    "clip-scene-moves": {"n_frames": 9, "effort": "instant", "target_bytes": 700, "still": {"speed": 0.4, "noise": 0}},
     "clip-segments": {"n_frames": 41, "effort": "instant", "target_bytes": 420, "caption": "a moving disc"},
 }
 
@@ -62,9 +64,9 @@ def decoded(path: Path, folder: Path) -> np.ndarray:
 def make(name: str, settings: dict, folder: Path) -> None:
     """One case. Raises what encoding and decoding raise."""
     settings = dict(settings)
-    n_frames = settings.pop("n_frames")
+    n_frames, still = settings.pop("n_frames"), settings.pop("still", {})
     if n_frames:
-        source = clip(folder, n_frames)
+        source = clip(folder, n_frames, **still)
     else:
         source = folder / "in.png"
         Image.fromarray(picture(3)).save(source)

@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56")
-VERSION = (0, 8)
+VERSION = (0, 9)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
@@ -280,9 +280,23 @@ def completed_counts(counts: list[int | None], path: bool, n_words: int) -> tupl
     return tuple(counts)
 
 
-def ratios_fit(sampler: dict[str, Any], m: int) -> bool:
+def ratios_fit(ratio_q: int, m: int) -> bool:
     """Sections 6 and 6.5: (1 + snr_ratio_q / 64)^m <= 2^64."""
-    return (64 + sampler["snr_ratio_q"]) ** m <= 2**64 * 64**m
+    return (64 + ratio_q) ** m <= 2**64 * 64**m
+
+
+def read_scene(bits: Bits, a: dict[str, Any], n_frames: int, sampler: dict[str, Any]) -> dict[str, int]:
+    """Section 6, the last four fields."""
+    scene = {"scene_injections": 0, "scene_ratio_q": 24, "scene_last_q": 16, "clip_start_q": 0}
+    is_able = a["codebook"] == "trellis" and a["active_channels"] == 0 and sampler["schedule"] == "snr"
+    if is_able and n_frames > 1:
+        scene["scene_injections"] = within(bits.default(0, lambda: bits.g(5)), 0, 1000)
+    if scene["scene_injections"] > 0:
+        scene["scene_ratio_q"] = bits.default(24, lambda: bits.u(8) + 1)
+    if 0 < scene["scene_injections"] < len(a["counts"]):
+        scene["scene_last_q"] = bits.default(16, lambda: bits.u(4) + 1)
+        scene["clip_start_q"] = bits.default(0, lambda: bits.u(8) - 128)
+    return scene
 
 
 def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
@@ -321,6 +335,7 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         a["last_q"] = bits.default(16, lambda: bits.u(4) + 1) if sampler["schedule"] == "snr" else 16
         a["eta_scale_q"] = bits.default(200, lambda: bits.u(8))
         a["active_channels"] = bits.default(0, lambda: bits.u(8))
+        a |= read_scene(bits, a, s["n_frames"], sampler)
         sizes.append(None)
     must(s["index"] < h["n_segments"], "an index beyond n_segments")
     must(s["n_frames"] <= h["segment_frames"], "more frames than segment_frames")
@@ -330,7 +345,10 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     if atoms and sampler["schedule"] == "shift":
         must(len(a["counts"]) <= sampler["n_steps"] - 1, "more injections than steps")
     elif atoms:
-        must(ratios_fit(sampler, len(a["counts"])), "more injections than the ratio allows")
+        n_scene = a["scene_injections"]
+        must(n_scene <= len(a["counts"]), "more injections of a picture than there are")
+        must(ratios_fit(a["scene_ratio_q"], n_scene), "more injections than scene_ratio_q allows")
+        must(ratios_fit(sampler["snr_ratio_q"], len(a["counts"]) - n_scene), "more injections than the ratio allows")
     at, blobs = bits.align(), []
     for size in ([thumbnail_size] if check else []) + sizes:
         size = len(payload) - at if size is None else size
@@ -364,14 +382,17 @@ def read_vector(payload: bytes) -> dict[str, Any]:
     return {"adaptation": adaptation, "vector": vector}
 
 
-def read_generation(payload: bytes, sampler: dict[str, Any], n_steered: int) -> dict[str, Any]:
+def read_generation(payload: bytes, sampler: dict[str, Any], atoms: dict[str, Any] | None) -> dict[str, Any]:
     """Section 6.5."""
     bits = Bits(payload)
     g = {"n_injections": within(bits.g(5) + 1, 1, 1000), "eta_scale_q": bits.default(100, lambda: bits.u(8))}
     must(bits.align() == len(payload), "bytes follow the generation's last field")
+    n_steered, n_scene = (len(atoms["counts"]), atoms["scene_injections"]) if atoms else (0, 0)
     must(g["n_injections"] > n_steered, "not more injections than have atoms")
+    must(n_scene in (0, n_steered), "a generation after a clip on a picture")
     must((sampler["schedule"], sampler["sampler_id"]) == ("snr", "eta"), "a generation that the sampler cannot have")
-    must(ratios_fit(sampler, g["n_injections"]), "more injections than the ratio allows")
+    ratio_q = atoms["scene_ratio_q"] if n_scene else sampler["snr_ratio_q"]
+    must(ratios_fit(ratio_q, g["n_injections"]), "more injections than the ratio allows")
     return g
 
 
@@ -465,8 +486,7 @@ def read(data: bytes) -> dict[str, Any]:
         must(len(segment["merged"]) <= 15, "more than 15 further vectors")
         if pending and pending[0][0] == GENERATION:
             _, payload, _, end = pending.pop(0)
-            n_steered = len(segment["atoms"]["counts"]) if segment["atoms"] else 0
-            segment["generation"] = read_generation(payload, h["sampler"], n_steered)
+            segment["generation"] = read_generation(payload, h["sampler"], segment["atoms"])
         while pending and pending[0][0] >= 0xC0:
             type_, payload, _, end = pending.pop(0)
             segment["extras"].append((type_, payload))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,9 @@ def files(tmp_path_factory) -> Path:
     Image.new("RGB", (16, 16)).save(folder / "good.png")
     (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:50])
     audio_only(folder / "sound.wav")
-    golden = (GOLDEN / "v0.8-pocket.vov").read_bytes()
+    golden = (GOLDEN / "v0.9-pocket.vov").read_bytes()
     (folder / "good.vov").write_bytes(golden)
-    (folder / "clip.vov").write_bytes((GOLDEN / "v0.8-steering.vov").read_bytes())
+    (folder / "clip.vov").write_bytes((GOLDEN / "v0.9-steering.vov").read_bytes())
     (folder / "cut.vov").write_bytes(golden[:-20])
     (folder / "newer.vov").write_bytes(golden[:4] + b"\x93" + golden[5:])
     (folder / "as_text.vov").write_bytes(golden.decode("latin-1").encode("utf-8"))
@@ -155,10 +156,13 @@ def test_outputs_that_are_full_or_gone(files):
         with open("/dev/full", "wb") as full:
             done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
         assert (done.returncode, done.stderr) == (3, "vov: standard output: No space left on device\n")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdout.close()
-    assert process.stderr.read() in ("vov: standard output: the other side closed the pipe\n",)
-    assert process.wait() == 3
+    reader, writer = os.pipe()
+    os.close(reader)  # before the command begins, so that it cannot be quicker
+    try:
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (3, "vov: standard output: the other side closed the pipe\n")
 
 
 def test_a_device_that_is_full(files, tiny_preset, capsys, monkeypatch):

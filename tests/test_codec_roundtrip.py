@@ -38,7 +38,7 @@ backbone: {{id: pocket, path: "{path}"}}
 geometry: {{short_side: 48, multiple: 16, segment_frames: 33}}
 adaptation: {{vector_length: 64}}
 sampler: {{method: eta}}
-steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0, bytes: 300}}
+steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0, scene: false, bytes: 300}}
 fitting: {{stage1: {{steps: 3, lr: 1e-2}}, stage2: {{steps: 3, lr: 5e-3}}}}
 rate: {{bytes: 600, still_bytes: 300}}
 efforts:
@@ -68,18 +68,21 @@ def preset(model, tmp_path, monkeypatch):
     return path
 
 
-def picture(number: int = 0, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+def picture(number: float = 0, width: int = WIDTH, height: int = HEIGHT, noise: int = 40) -> np.ndarray:
     """Texture under a slowly moving bright disc: something for every latent channel."""
     y, x = np.mgrid[:height, :width]
-    grain = np.random.default_rng(7).integers(-40, 41, (height, width, 1))
+    grain = np.random.default_rng(7).integers(-noise, noise + 1, (height, width, 1))
     disc = 90 * ((x - 20 - 0.8 * number) ** 2 + (y - 22) ** 2 < 150)
     plane = np.stack([60 + x + disc, 150 - y, 70 + x + y - disc // 2], axis=-1) + grain
     return plane.clip(0, 255).astype(np.uint8)
 
 
-def y4m(n_frames: int, width: int = WIDTH, height: int = HEIGHT, rate: str = "25:1") -> bytes:
+def y4m(
+    n_frames: int, width: int = WIDTH, height: int = HEIGHT, rate: str = "25:1", speed: float = 1.0, noise: int = 40
+) -> bytes:
     header = f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C444\n".encode()
-    planes = (picture(i, width, height).transpose(2, 0, 1).tobytes() for i in range(n_frames))
+    pictures = (picture(speed * i, width, height, noise) for i in range(n_frames))
+    planes = (shown.transpose(2, 0, 1).tobytes() for shown in pictures)
     return header + b"".join(b"FRAME\n" + plane for plane in planes)
 
 

@@ -38,7 +38,7 @@ backbone: {id: pocket}
 geometry: {short_side: 32, multiple: 16, segment_frames: 9}
 adaptation: {vector_length: 16}
 sampler: {method: eta, steps: 4, shift: 2.0, seed: 5}
-steering: {method: atoms, snr_start: 0.01, snr_ratio: 2.5}
+steering: {method: atoms, snr_start: 0.01, snr_ratio: 2.5, scene: false}
 fitting: {stage1: {steps: 2}, stage2: {steps: 2, warmup_steps: 1}}
 rate: {bytes: 500}
 efforts:
@@ -350,7 +350,7 @@ def test_the_container_counts_positions_as_steering_does():
 
 
 def test_the_preset_is_found_by_its_digest():
-    header = read_vov(Path(__file__).parent / "golden" / "v0.8-steering.vov").header
+    header = read_vov(Path(__file__).parent / "golden" / "v0.9-steering.vov").header
     medium = resolve(load_preset("pocket"), {}, "medium")
     found = preset_of_header(dataclasses.replace(header, preset_digest=preset_digest(medium)))
     assert found.steering == medium.steering and found.name == "pocket"

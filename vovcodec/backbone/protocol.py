@@ -11,7 +11,23 @@ from torch import Tensor, device, nn
 
 from vovcodec.backbone.geometry import LatentGeometry
 
-__all__ = ["Backbone", "LatentGeometry"]
+__all__ = ["Backbone", "LatentGeometry", "Scene"]
+
+
+class Scene(Protocol):
+    """What a model offers to code a clip from a picture of its scene on (sampling/scene.py)."""
+
+    def target(self, frames: np.ndarray) -> Tensor:
+        """uint8 frames [F, H, W, 3] → latents [1, C, 1, h, w] of their mean, as a still's."""
+        ...
+
+    def standing(self, latents: Tensor, n_frames: int) -> Tensor:
+        """Latents of a still → those of the clip that shows it for `n_frames` frames, [1, C, T, h, w]."""
+        ...
+
+    def impose(self, clean: Tensor, standing: Tensor) -> Tensor:
+        """Latents of a clip, with what does not move taken from `standing`."""
+        ...
 
 
 class Backbone(Protocol):
@@ -23,6 +39,8 @@ class Backbone(Protocol):
     precision: str
     geometry: LatentGeometry
     device: device
+    scene: Scene | None
+    """None where clips cannot rest on a picture of their scene."""
 
     def to_latents(self, frames: np.ndarray) -> Tensor:
         """uint8 frames [F, H, W, 3], F = time_stride·n + 1 → latents float32 [1, C, T, h, w]."""

@@ -51,6 +51,8 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
 class QwenImageBackbone:
     """See `protocol.Backbone`. Arguments as for `wan.WanBackbone`."""
 
+    scene = None
+
     def __init__(
         self, facts: ModelFacts, folder: ModelFolder, device: str, precision: str, options: LoadOptions
     ) -> None:

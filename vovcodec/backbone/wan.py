@@ -52,6 +52,8 @@ class WanBackbone:
         device, precision: "float32", "bfloat16" or "int8-weights" (see int8.py). options: see `LoadOptions`.
     """
 
+    scene = None
+
     def __init__(
         self, facts: ModelFacts, folder: ModelFolder, device: str, precision: str, options: LoadOptions
     ) -> None:

@@ -102,7 +102,7 @@ def compare(item: str, stream: VovFile, settings: Sequence[Setting], *, force: b
 def _decode(stream: VovFile, segment, setting: Setting, force: bool) -> Decode:
     import torch
 
-    from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
+    from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents, shown_frames
 
     header = replace(stream.header, precision=setting.precision)
     if setting.control:
@@ -119,7 +119,7 @@ def _decode(stream: VovFile, segment, setting: Setting, force: bool) -> Decode:
         n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
         on_step=lambda t, x_t, clean: steps.append((t, x_t.cpu(), clean.cpu())),
     )
-    return Decode(steps, backbone.to_frames(latents)[: segment.n_frames])
+    return Decode(steps, shown_frames(backbone, latents, segment.n_frames))
 
 
 def _rows(item: str, segment, setting: Setting, reference: Decode, decoded: Decode) -> list[DriftRow]:

@@ -26,7 +26,7 @@ from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, encode_item, names, read_item
 from vovcodec.bench.table import Table
 from vovcodec.codec.measure import n_evaluations_of
-from vovcodec.codec.regenerate import Adapters, regenerate_latents
+from vovcodec.codec.regenerate import Adapters, regenerate_latents, shown_frames
 from vovcodec.container import Segment, VovFile, read_vov
 from vovcodec.metrics import ms_ssim, psnr, ssim
 from vovcodec.presets import load_preset, resolve
@@ -92,7 +92,7 @@ def _rows(
     rows = []
     for realism in realisms:
         parts = (
-            backbone.to_frames(torch.lerp(mean, sampled, realism))[: segment.n_frames]
+            shown_frames(backbone, torch.lerp(mean, sampled, realism), segment.n_frames)
             for segment, (mean, sampled) in zip(stream.segments, ends, strict=True)
         )
         shown = np.concatenate(list(parts))

@@ -11,7 +11,7 @@ import torch
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.pool import Tool
-from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents, shown_frames
 from vovcodec.container import Segment, StreamHeader
 from vovcodec.errors import FormatError, portable
 from vovcodec.progress import ProgressListener
@@ -55,7 +55,7 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, drawing: Drawing) 
             )
         except FormatError as error:  # its checksum is right: a faulty writer made it
             return error
-        frames = backbone.to_frames(latents)[: segment.n_frames]
+        frames = shown_frames(backbone, latents, segment.n_frames)
         return frames, drift_db(frames, segment.check) if drawing.verify and segment.check is not None else None
 
     return decode_one

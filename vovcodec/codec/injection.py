@@ -15,9 +15,10 @@ from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.check import segment_check
 from vovcodec.codec.plans import coded_atoms, importance_plan
+from vovcodec.codec.regenerate import shown_frames
 from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, Segment
 from vovcodec.container.indices import pack_indices
-from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
+from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import psnr, ssim
 from vovcodec.progress import ProgressListener
@@ -31,6 +32,7 @@ __all__ = [
     "CodedSegment",
     "Injected",
     "LatentEstimate",
+    "checked_words",
     "finished_segment",
     "inject_atoms",
     "inject_indices",
@@ -119,12 +121,18 @@ def inject_atoms(
     )
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
-    n_positions = steered.n_positions(tuple(target.shape))
-    words = encode_choices(steered.codebook, chosen, n_positions)
-    # What a decoder will read must be what the sampler just used.
-    if not same_choices(chosen, decode_choices(steered.codebook, words, steered.counts, n_positions)):
-        raise VovError("the coded atoms do not decode to the chosen ones; nothing is written; please report it")
+    words = checked_words(steered, chosen, tuple(target.shape))
     return Injected(latents, len(steered.counts) + 1, atoms=coded_atoms(steered, words))
+
+
+def checked_words(plan: SteeringPlan, chosen: Choices, shape: tuple[int, ...]) -> bytes:
+    """The bytes of all choices for latents of `shape`, which decode to them."""
+    n_positions = plan.n_positions(shape)
+    words = encode_choices(plan.codebook, chosen, n_positions)
+    # What a decoder will read must be what the sampler just used.
+    if not same_choices(chosen, decode_choices(plan.codebook, words, (*plan.before, *plan.counts), n_positions)):
+        raise VovError("the coded atoms do not decode to the chosen ones; nothing is written; please report it")
+    return words
 
 
 def log2_candidates_within(size_bytes: float, n_steps: int) -> int:
@@ -195,9 +203,9 @@ def finished_segment(
 
     Args:
         original: uint8 [n_frames, H, W, 3] at coded size, without padding.
-        n_evaluations: spent before the injection.
+        n_evaluations: spent before the injection; with a scene, all of them.
     """
-    decoded = backbone.to_frames(injected.latents)[: len(original)]
+    decoded = shown_frames(backbone, injected.latents, len(original))
     quality = psnr(original, decoded)
     segment = Segment(
         index=index,
@@ -208,5 +216,6 @@ def finished_segment(
         importance=injected.importance,
         check=segment_check(decoded, quality),
     )
-    total = n_evaluations + evaluations_of_steps(backbone.id, injected.n_steps, injected.latents.shape[2] > 1)
-    return CodedSegment(segment, decoded, quality, ssim(original, decoded), total)
+    if not segment.atoms or not segment.atoms.scene_injections:
+        n_evaluations += evaluations_of_steps(backbone.id, injected.n_steps, injected.latents.shape[2] > 1)
+    return CodedSegment(segment, decoded, quality, ssim(original, decoded), n_evaluations)

@@ -52,6 +52,9 @@ def keep_steering(before: VovFile, edited: VovFile, *, is_new_content: bool, sha
         n_kept = n_steered
         if share is not None or is_reshaped or is_new_content:
             n_kept = math.floor((share or 0.0) * n_steered + 0.5)
+            if was.atoms is not None and was.atoms.scene_injections:
+                # What goes on, goes on in the picture: from there on everything would move with the new content.
+                n_kept = min(n_kept, was.atoms.scene_injections)
             segment = _generating(_cut(segment, before.header, n_kept), new)
         if was.n_frames != segment.n_frames:
             segment = replace(segment, check=None)
@@ -86,7 +89,9 @@ def _generating(segment: Segment, header: StreamHeader) -> Segment:
     """Without the check, which no longer holds, and with a sampler that goes on to the end."""
     sampler, generation = header.sampler, None
     if sampler.schedule == "snr":
-        n_injections = full_grid_injections(sampler.snr_start_q, sampler.snr_ratio_q, INJECTIONS_MAX)
+        atoms = segment.atoms
+        ratio_q = atoms.scene_ratio_q if atoms and atoms.scene_injections else sampler.snr_ratio_q
+        n_injections = full_grid_injections(sampler.snr_start_q, ratio_q, INJECTIONS_MAX)
         if n_injections > (len(segment.atoms.counts) if segment.atoms else 0):
             generation = Generation(n_injections=n_injections)
     return replace(segment, check=None, generation=generation)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
 from vovcodec.backbone.geometry import TOKEN_MARGIN_PX, evaluations_of_steps
-from vovcodec.codec.measure import n_evaluations_of
+from vovcodec.codec.measure import evaluations_by_length, n_evaluations_of
 from vovcodec.codec.options import Approve, DecodeLimits
 from vovcodec.container import Segment, StreamHeader, VovFile
 from vovcodec.container.errors import LimitExceeded
@@ -81,17 +82,19 @@ def decode_cost(
     guided: indices of those that are guided by a caption. realism: see `measure.n_evaluations_of`.
     """
     alike: dict[int, list[Segment]] = {}
+    evaluations: Counter[int] = Counter()
     for segment in segments:
-        alike.setdefault(segment.n_frames, []).append(segment)
-    flop, model, work, n_total = 0.0, 0, 0, 0
+        is_guided = segment.index in guided
+        taken = evaluations_by_length(header, segment, steps, is_guided=is_guided, realism=realism)
+        evaluations.update(taken)
+        for n_frames in taken:
+            alike.setdefault(n_frames, []).append(segment)
+    flop, model, work = 0.0, 0, 0
+    n_total = evaluations.total()
     known = True
     # Where token phases are averaged, the largest is taken for all.
     margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
-        n_evaluations = sum(
-            n_evaluations_of(header, s, steps, is_guided=s.index in guided, realism=realism) for s in group
-        )
-        n_total += n_evaluations
         one = segment_cost(
             header.backbone_id,
             header.precision,
@@ -103,7 +106,7 @@ def decode_cost(
         if one is None:
             known = False
             continue
-        flop += one.flop * n_evaluations
+        flop += one.flop * evaluations[n_frames]
         model, work = max(model, one.model_bytes), max(work, one.work_bytes)
     if not known:
         return DecodeCost(n_total, None, None, None)

@@ -10,7 +10,7 @@ from vovcodec.container import Segment, StreamHeader, VovFile, overhead_bytes
 from vovcodec.container.layout import AUDIO, framing_size_min
 from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, REALISM_STEPS, snr_grid, time_grid
 
-__all__ = ["n_evaluations_of", "n_realism_steps", "peak_memory_bytes", "section_sizes"]
+__all__ = ["evaluations_by_length", "n_evaluations_of", "n_realism_steps", "peak_memory_bytes", "section_sizes"]
 
 
 def peak_memory_bytes() -> int:
@@ -24,9 +24,14 @@ def n_realism_steps(header: StreamHeader, segment: Segment) -> int:
     no step at all."""
     sampler, atoms, generation = header.sampler, segment.atoms, segment.generation
     if sampler.schedule == "snr":
+        start_q, ratio_q = sampler.snr_start_q, sampler.snr_ratio_q
         n_steered, last_q = (len(atoms.counts), atoms.last_q) if atoms else (0, LAST_UNIT)
+        if _has_moves(segment):
+            start_q, n_steered = atoms.clip_start_q, n_steered - atoms.scene_injections
+        elif atoms and atoms.scene_injections:
+            ratio_q = atoms.scene_ratio_q
         n_total = generation.n_injections if generation else 0
-        times = snr_grid(sampler.snr_start_q, sampler.snr_ratio_q, n_steered, last_q, n_total=n_total)
+        times = snr_grid(start_q, ratio_q, n_steered, last_q, n_total=n_total)
     else:
         times = time_grid(sampler.n_steps, sampler.shift_q8)
     return REALISM_STEPS if LEAST_TIME < times[-2] < 1 else 0
@@ -44,11 +49,38 @@ def n_evaluations_of(
 
     is_guided: by its caption (`DecodeOptions.guidance`), which takes every one twice. realism: as in `DecodeOptions`.
     """
+    return sum(evaluations_by_length(header, segment, steps, is_guided=is_guided, realism=realism).values())
+
+
+def evaluations_by_length(
+    header: StreamHeader,
+    segment: Segment,
+    steps: int | None = None,
+    *,
+    is_guided: bool = False,
+    realism: float = 0.0,
+) -> dict[int, int]:
+    """`n_evaluations_of` by the frames that they are evaluations of: the segment's, or 1 for a picture of its scene."""
     n_steps = header.sampler.steps_of(segment)
+    n_steps = min(steps or n_steps, n_steps)
     n_more = n_realism_steps(header, segment) if realism else 0
-    return (1 + is_guided) * evaluations_of_steps(
-        header.backbone_id, min(steps or n_steps, n_steps), segment.n_frames > 1, n_more
-    )
+    n_scene = segment.atoms.scene_injections if segment.atoms else 0
+    each = 1 + is_guided
+    if not n_scene:
+        return {
+            segment.n_frames: each * evaluations_of_steps(header.backbone_id, n_steps, segment.n_frames > 1, n_more)
+        }
+    n_picture = min(n_steps, n_scene + 1) if _has_moves(segment) else n_steps
+    found = {1: each * evaluations_of_steps(header.backbone_id, n_picture, False, 0 if _has_moves(segment) else n_more)}
+    if n_steps > n_picture:
+        n_clip = evaluations_of_steps(header.backbone_id, n_steps - n_picture, True, n_more)
+        found[segment.n_frames] = each * n_clip
+    return found
+
+
+def _has_moves(segment: Segment) -> bool:
+    """Whether a clip follows the picture of the segment's scene."""
+    return segment.atoms is not None and 0 < segment.atoms.scene_injections < len(segment.atoms.counts)
 
 
 def section_sizes(stream: VovFile) -> dict[str, int]:

@@ -21,6 +21,8 @@ __all__ = [
     "plan_of_preset",
     "plan_of_segment",
     "sampler_of_preset",
+    "scene_plan_of_preset",
+    "scene_plan_of_segment",
     "shift_q8_of_preset",
 ]
 
@@ -29,7 +31,8 @@ _CODEBOOKS = {"trellis": "trellis", "hadamard": "hadamard", "cyclic-shift": "cyc
 
 
 def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
-    """The decoder's plan for a segment on a signal-to-noise grid, steered or not.
+    """The decoder's plan for a segment on a signal-to-noise grid, steered or not; without what comes before it where
+    there is a picture of the scene (`scene_plan_of_segment`).
 
     Raises FormatError for combinations that the format allows and this decoder does not know.
     """
@@ -41,7 +44,7 @@ def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
         plan = replace(plan, n_injections=generation.n_injections, free_eta_scale_q=generation.eta_scale_q)
     if atoms is None:
         return plan
-    return replace(
+    plan = replace(
         plan,
         eta_scale_q=atoms.eta_scale_q,
         codebook=_CODEBOOKS[atoms.codebook],
@@ -50,20 +53,48 @@ def plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan:
         counts=atoms.counts,
         last_q=atoms.last_q,
     )
+    n_scene = atoms.scene_injections
+    if not n_scene:
+        return plan
+    before, counts = atoms.counts[:n_scene], atoms.counts[n_scene:]
+    return replace(plan, snr_start_q=atoms.clip_start_q, before=before, counts=counts)
 
 
-def coded_atoms(plan: SteeringPlan, words: bytes) -> CodedAtoms:
-    """The file's form of a plan and its coded choices."""
+def scene_plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPlan | None:
+    """The decoder's plan for the picture of the segment's scene; None where it has none."""
+    atoms = segment.atoms
+    if atoms is None or not atoms.scene_injections:
+        return None
+    counts, is_all = atoms.counts[: atoms.scene_injections], atoms.scene_injections == len(atoms.counts)
+    return replace(
+        plan_of_segment(header, segment),
+        snr_start_q=header.sampler.snr_start_q,
+        snr_ratio_q=atoms.scene_ratio_q,
+        before=(),
+        counts=counts,
+        last_q=atoms.last_q if is_all else atoms.scene_last_q,
+    )
+
+
+def coded_atoms(plan: SteeringPlan, words: bytes, scene: SteeringPlan | None = None) -> CodedAtoms:
+    """The file's form of a plan and its coded choices; `scene`: the plan of the picture before it, `plan` itself where
+    there is nothing else."""
     names = {value: key for key, value in _CODEBOOKS.items()}
-    return CodedAtoms(
+    atoms = CodedAtoms(
         codebook=names[plan.codebook],
         memory=plan.memory if plan.codebook == "trellis" else TRELLIS_MEMORY,
-        counts=plan.counts,
+        counts=(*plan.before, *plan.counts),
         last_q=plan.last_q,
         eta_scale_q=plan.eta_scale_q,
         active_channels=plan.active_channels,
         words=words,
     )
+    if scene is None:
+        return atoms
+    atoms = replace(atoms, scene_injections=len(scene.counts), scene_ratio_q=scene.snr_ratio_q)
+    if scene is plan:
+        return atoms
+    return replace(atoms, scene_last_q=scene.last_q, clip_start_q=plan.snr_start_q)
 
 
 def importance_plan(sampler: Sampler, log2_candidates: int) -> ImportancePlan:
@@ -91,6 +122,12 @@ def plan_of_preset(preset: Preset, *, is_still: bool) -> SteeringPlan:
         memory=steering.memory,
         active_channels=steering.active_channels,
     )
+
+
+def scene_plan_of_preset(preset: Preset, plan: SteeringPlan) -> SteeringPlan:
+    """The encoder's plan for the picture of a clip's scene, beside `plan`, the clip's."""
+    steering = preset.steering
+    return replace(plan, snr_ratio_q=ratio_to_q(steering.still_snr_ratio or steering.snr_ratio))
 
 
 def adaptation_of_preset(preset: Preset) -> Adaptation | None:

@@ -16,7 +16,7 @@ from vovcodec.backbone.locate import is_cached_revision
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.measure import n_realism_steps
 from vovcodec.codec.models import BackboneCache
-from vovcodec.codec.plans import importance_plan, plan_of_segment
+from vovcodec.codec.plans import importance_plan, plan_of_segment, scene_plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
 from vovcodec.entropy.choices import Choices, decode_choices
@@ -26,6 +26,7 @@ from vovcodec.errors import FormatError, ModelError
 from vovcodec.sampling.importance import ImportancePlan, replay
 from vovcodec.sampling.realism import with_realism
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
+from vovcodec.sampling.scene import SceneVelocity
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, follow
 
@@ -37,6 +38,7 @@ __all__ = [
     "regenerate_latents",
     "segment_atoms",
     "segment_indices",
+    "shown_frames",
     "theta_of",
 ]
 
@@ -187,7 +189,7 @@ def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]
     if segment.atoms is None:
         return []
     plan = plan_of_segment(header, segment)
-    return decode_choices(plan.codebook, segment.atoms.words, plan.counts, plan.n_positions(shape))
+    return decode_choices(plan.codebook, segment.atoms.words, segment.atoms.counts, plan.n_positions(shape))
 
 
 def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
@@ -203,6 +205,12 @@ def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
     return unpack_indices(segment.importance.indices, plan.n_indices, plan.log2_candidates)
 
 
+def shown_frames(backbone: Backbone, latents: Tensor, n_frames: int) -> np.ndarray:
+    """The frames of a segment, uint8 [n_frames, H, W, 3]; a picture of its scene stands for all of them."""
+    frames = backbone.to_frames(latents)
+    return frames[:n_frames] if len(frames) > 1 else np.repeat(frames, n_frames, axis=0)
+
+
 def regenerate_latents(
     backbone: Backbone,
     header: StreamHeader,
@@ -216,7 +224,8 @@ def regenerate_latents(
     realism: float = 0.0,
     on_step: OnStep | None = None,
 ) -> Tensor:
-    """Latents of one segment, from the file and the model alone.
+    """Latents of one segment, from the file and the model alone: those of a still where it is nothing but a picture of
+    its scene (`shown_frames`).
 
     Args:
         adapters: of the stream.
@@ -230,15 +239,29 @@ def regenerate_latents(
     atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
     state: list[tuple[float, Tensor]] = []
 
+    scene_plan = scene_plan_of_segment(header, segment)
+    n_scene = len(scene_plan.counts) if scene_plan else 0
+
     def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
         state[:] = [(t, x_t)]
-        if on_step is not None:
+        if on_step is not None and not (n_scene and clean.shape == shape and t == 1.0):  # where nothing is evaluated
             on_step(t, x_t, clean)
 
     with adapters.velocity(header, segment, caption, guidance=guidance) as velocity:
         plan = _plan(header, segment)
         device = backbone.device
-        if isinstance(plan, SteeringPlan):
+        if scene_plan is not None:
+            size = backbone.geometry.latent_shape(1, header.coded_width, header.coded_height)
+            chosen, picture_steps = atoms[:n_scene], n_scene + 1
+            clean = follow(velocity, chosen, scene_plan, segment.index, size, device, on_step=watch, n_steps=n_steps)
+            is_all = not plan.counts or (n_steps is not None and n_steps <= picture_steps)
+            if not is_all:
+                velocity = _scene_velocity(backbone, velocity, clean, n_coded_frames)
+                # The clip's first estimate is known, and is none of the steps.
+                n_clip = None if n_steps is None else n_steps - picture_steps + 1
+                chosen = atoms[n_scene:]
+                clean = follow(velocity, chosen, plan, segment.index, shape, device, on_step=watch, n_steps=n_clip)
+        elif isinstance(plan, SteeringPlan):
             clean = follow(velocity, atoms, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)
         elif isinstance(plan, ImportancePlan):
             clean = replay(velocity, indices, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)
@@ -249,6 +272,12 @@ def regenerate_latents(
             return clean
         t, x_t = state[0]
         return with_realism(velocity, x_t, clean, t, realism, on_step)
+
+
+def _scene_velocity(backbone: Backbone, velocity: Velocity, picture: Tensor, n_frames: int) -> SceneVelocity:
+    if backbone.scene is None:
+        raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
+    return SceneVelocity(velocity, backbone.scene.standing(picture, n_frames), backbone.scene.impose)
 
 
 def _plan(header: StreamHeader, segment: Segment) -> SteeringPlan | ImportancePlan | list[float]:

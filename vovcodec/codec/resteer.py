@@ -38,6 +38,7 @@ from vovcodec.codec.models import announce_needs
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
 from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment, shift_q8_of_preset
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone
+from vovcodec.codec.scene import inject_scene
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
 from vovcodec.errors import MediaError
@@ -181,6 +182,14 @@ def _steps_within(payload: float, lengths: list[int]) -> int:
     return 1 + max(choices or [_MOST_STEPS - 1], key=used)
 
 
+def _without_new_scenes(preset: Preset, stream: VovFile) -> Preset:
+    """A file of settings that are not known here rests on pictures of scenes only if it did before."""
+    has_scenes = any(segment.atoms and segment.atoms.scene_injections for segment in stream.segments)
+    if has_scenes or preset_digest(preset) == stream.header.preset_digest:
+        return preset
+    return replace(preset, steering=replace(preset.steering, scene=False))
+
+
 class _Job:
     """One scale: everything that holds for all segments."""
 
@@ -193,7 +202,8 @@ class _Job:
         options: ScaleOptions,
         listener: ProgressListener,
     ) -> None:
-        self.stream, self.preset, self.backbone, self.spool = stream, preset, backbone, spool
+        self.stream, self.backbone, self.spool = stream, backbone, spool
+        self.preset = _without_new_scenes(preset, stream)
         self.options, self.listener = options, listener
         self.adapters = Adapters(backbone)
         file_bytes = self._file_bytes()
@@ -253,7 +263,8 @@ class _Job:
         """The header's grid; the rest as the segment had it before, else from the preset."""
         old, new = self.stream.header.sampler, self.header.sampler
         if segment.atoms is not None and old.schedule == "snr":
-            return replace(plan_of_segment(self.stream.header, segment), counts=(), last_q=16, n_injections=0)
+            plan = plan_of_segment(self.stream.header, segment)
+            return replace(plan, snr_start_q=old.snr_start_q, counts=(), before=(), last_q=16, n_injections=0)
         plan = _own_plan(self.stream.header, self.preset)
         return replace(plan, seed=new.seed, snr_start_q=new.snr_start_q, snr_ratio_q=new.snr_ratio_q)
 
@@ -315,20 +326,19 @@ class _Job:
         # Steps of atoms are not known before the bytes are spent: a guess for the progress bar.
         listener.stage("steering", sampler.n_steps or 20)
         show = estimate.shown_by(listener)
+        n_evaluations = 0
         with self.adapters.velocity(self.stream.header, segment, caption) as velocity:
             if self.options.method == "atoms":
-                weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)
                 wanted = float(self.preset.steering.bytes) if size_bytes is None else size_bytes
-                injected = inject_atoms(
-                    velocity,
-                    target,
-                    self._plan(segment),
-                    segment.index,
-                    size_bytes=wanted,
-                    weights=weights,
-                    reach=self.preset.steering.reach,
-                    on_step=show,
-                )
+                plan, index = self._plan(segment), segment.index
+                arguments = (backbone, self.preset, velocity, frames, target, plan, index)
+                injected, n_evaluations = inject_scene(*arguments, size_bytes=wanted, listener=listener, on_step=show)
+                if injected is None:
+                    weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)
+                    reach = self.preset.steering.reach
+                    injected = inject_atoms(
+                        velocity, target, plan, index, size_bytes=wanted, weights=weights, reach=reach, on_step=show
+                    )
             else:
                 n_bits = _LOG2_CANDIDATES if size_bytes is None else log2_candidates_within(size_bytes, sampler.n_steps)
                 injected = inject_indices(
@@ -347,4 +357,5 @@ class _Job:
             index=segment.index,
             first_frame=segment.first_frame,
             vector=segment.vector,
+            n_evaluations=n_evaluations,
         )

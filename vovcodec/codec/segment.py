@@ -32,6 +32,7 @@ from vovcodec.codec.injection import (
 )
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
+from vovcodec.codec.scene import inject_scene
 from vovcodec.container import CodedVector, Sampler
 from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import VovError
@@ -52,6 +53,8 @@ from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["encode_segment"]
+
+_MOST_BESIDE_A_SCENE = 0.05  # a vector with more of the bytes was asked for; with less a scene can do without it
 
 
 def _fitting_remedies(preset: Preset) -> list[str]:
@@ -147,6 +150,35 @@ def encode_segment(
     weights = score_weights(backbone, shape[2], preset.steering.weight) if steers else None
     # Sampler steps are not known before the bytes are spent: a guess for the progress bar.
     times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
+
+    if steers and payload_bytes is not None and (adapter is None or share <= _MOST_BESIDE_A_SCENE):
+        listener.stage("looking for a scene", len(times) - 1)
+        with adapted_velocity(backbone, caption, None, None) as plain:
+            # Rounding differs from process to process, what follows must not.
+            injected, n_evaluations = ranks.first(
+                lambda: inject_scene(
+                    backbone,
+                    preset,
+                    plain,
+                    frames,
+                    target,
+                    plan,
+                    index,
+                    size_bytes=payload_bytes,
+                    listener=listener,
+                    on_step=estimate.shown_by(listener),
+                )
+            )
+        if injected is not None:
+            return finished_segment(
+                backbone,
+                injected,
+                frames[:n_frames],
+                index=index,
+                first_frame=first_frame,
+                vector=None,
+                n_evaluations=n_evaluations,
+            )
 
     vector: CodedVector | None = None
     theta: np.ndarray | None = None

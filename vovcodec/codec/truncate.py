@@ -34,8 +34,7 @@ class AtomCutter:
             if n_injections:
                 kept = self._chosen[:n_injections]
                 words = encode_choices(self._segment.atoms.codebook, kept, self._n_positions)
-                counts = self._segment.atoms.counts[:n_injections]
-                atoms = replace(self._segment.atoms, counts=counts, last_q=16, words=words)
+                atoms = self._segment.atoms.cut(n_injections, words)
             self._made[n_injections] = replace(self._segment, atoms=atoms, check=None)
         return self._made[n_injections]
 

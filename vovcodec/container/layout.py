@@ -21,11 +21,13 @@ from vovcodec.container.codes import (
 )
 from vovcodec.container.counts import INJECTIONS_MAX, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
+from vovcodec.container.model import CodedAtoms, StreamHeader
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 8)  # each at most 15
+VERSION = (0, 9)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
+SCENE_RATIO_Q = 24  # the same for the picture of a scene: 1.375
 PREFIX_SIZE = len(MAGIC) + 1
 CRC_SIZE = 4
 SHORT_CRC_SIZE = 2  # of the types in SHORT_CRC
@@ -181,6 +183,16 @@ _ATOMS = When("has_atoms", lambda v: v["has_atoms"])
 _ATOMS_SNR = When("has_atoms and schedule is snr",
                   lambda v: v["has_atoms"] and v["header"].sampler.schedule == "snr")  # fmt: skip
 _TRELLIS = When("codebook is trellis", lambda v: v["has_atoms"] and v["atoms.codebook"] == "trellis")
+_SCENE_ABLE = When(
+    "codebook is trellis, active_channels is 0, schedule is snr and n_frames > 1",
+    lambda v: v["has_atoms"] and v["atoms.codebook"] == "trellis" and not v["atoms.active_channels"]
+    and v["header"].sampler.schedule == "snr" and v["n_frames"] > 1,
+)  # fmt: skip
+_SCENE = When("scene_injections > 0", lambda v: v["has_atoms"] and v["atoms.scene_injections"] > 0)
+_SCENE_AND_CLIP = When(
+    "0 < scene_injections < the number of counts",
+    lambda v: v["has_atoms"] and 0 < v["atoms.scene_injections"] < len(v["atoms.counts"]),
+)
 _IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
 _CHECK = When("has_check", lambda v: v["has_check"])
 _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
@@ -231,6 +243,14 @@ SEGMENT_FIELDS = (
           default=200),
     Field("atoms.active_channels", Bits(8, 0, 255), "atoms act on the first so many latent channels; 0 = all",
           when=_ATOMS, default=0),
+    Field("atoms.scene_injections", Groups(5, 0, INJECTIONS_MAX), "the first so many make a picture of the scene",
+          when=_SCENE_ABLE, absent=0, default=0),
+    Field("atoms.scene_ratio_q", Bits(8, 1, 256), "snr_ratio_q of the picture's sampler", when=_SCENE,
+          absent=SCENE_RATIO_Q, default=SCENE_RATIO_Q),
+    Field("atoms.scene_last_q", Bits(4, 1, 16), "last_q of the picture's sampler", "1/16", when=_SCENE_AND_CLIP,
+          absent=16, default=16),
+    Field("atoms.clip_start_q", Bits(8, -128, 127), "snr_start_q of the clip's sampler", when=_SCENE_AND_CLIP,
+          absent=0, default=0),
 )  # fmt: skip
 
 
@@ -246,7 +266,10 @@ def _injections_fit(values: Values) -> bool:
     sampler, n_injections = values["header"].sampler, len(values["atoms.counts"])
     if sampler.schedule == "shift":
         return n_injections < sampler.n_steps
-    return _ratios_fit(sampler.snr_ratio_q, n_injections)
+    n_scene = values["atoms.scene_injections"]
+    return _ratios_fit(values["atoms.scene_ratio_q"], n_scene) and _ratios_fit(
+        sampler.snr_ratio_q, n_injections - n_scene
+    )
 
 
 def _ratios_fit(snr_ratio_q: int, n_injections: int) -> bool:
@@ -261,8 +284,11 @@ SEGMENT_RULES = (
          lambda v: not v["has_vector"] or v["header"].adaptation is not None),
     Rule("has_atoms", "false unless sampler_id is eta",
          lambda v: not v["has_atoms"] or v["header"].sampler.sampler_id == "eta"),
+    Rule("atoms.scene_injections", "at most the number of counts",
+         lambda v: not v["has_atoms"] or v["atoms.scene_injections"] <= len(v["atoms.counts"])),
     Rule("atoms.counts", "at most n_steps - 1 numbers (schedule shift), or so few (m) that (1 + snr_ratio_q / 64)^m <= "
-         "2^64 (schedule snr)", _injections_fit),
+         "2^64 (schedule snr; of those of the picture of a scene with scene_ratio_q, of the others by themselves)",
+         _injections_fit),
 )  # fmt: skip
 
 
@@ -294,12 +320,25 @@ GENERATION_FIELDS = (
     Field("eta_scale_q", Bits(8, 0, 255), "factor on the ancestral noise fraction of those without", "1/200",
           default=100),
 )  # fmt: skip
+
+
+def generation_values(header: StreamHeader, atoms: CodedAtoms | None) -> Values:
+    """What `GENERATION_RULES` look at besides the section's fields; `atoms`: of its segment."""
+    n_steered, n_scene, ratio_q = (
+        (len(atoms.counts), atoms.scene_injections, atoms.scene_ratio_q) if atoms else (0, 0, 1)
+    )
+    return {"header": header, "n_steered": n_steered, "n_scene": n_scene, "scene_ratio_q": ratio_q}
+
+
 GENERATION_RULES = (
     Rule("n_injections", "more than counts has", lambda v: v["n_injections"] > v["n_steered"]),
     Rule("n_injections", "absent, with the section, unless schedule is snr and sampler_id is eta",
          lambda v: (v["header"].sampler.schedule, v["header"].sampler.sampler_id) == ("snr", "eta")),
-    Rule("n_injections", "so few (m) that (1 + snr_ratio_q / 64)^m <= 2^64",
-         lambda v: _ratios_fit(v["header"].sampler.snr_ratio_q, v["n_injections"])),
+    Rule("n_injections", "absent, with the section, where 0 < scene_injections < the number of counts",
+         lambda v: v["n_scene"] in (0, v["n_steered"])),
+    Rule("n_injections", "so few (m) that (1 + snr_ratio_q / 64)^m <= 2^64, with scene_ratio_q if scene_injections > 0",
+         lambda v: _ratios_fit(v["scene_ratio_q"] if v["n_scene"] else v["header"].sampler.snr_ratio_q,
+                               v["n_injections"])),
 )  # fmt: skip
 
 # Per segment, n_segments times; then the tail, aligned to a byte at its end.

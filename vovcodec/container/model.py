@@ -6,7 +6,7 @@ Enumerations are their names as text; fixed-point numbers are integers named `*_
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vovcodec.container.errors import FormatError
 
@@ -145,6 +145,10 @@ class CodedAtoms:
     smaller by dropping the last entries of `counts` and coding `words` anew from the atoms that are left.
     `last_q`: the last injection is so many 16ths of a step (schedule "snr"; otherwise 16). `eta_scale_q`: factor on
     the noise fraction in 1/200. `active_channels`: the atoms act on so many latent channels, 0 = all.
+
+    With `scene_injections` > 0 the first so many belong to a picture of the segment's scene, coded as a still on a grid
+    of its own (`scene_ratio_q`, `scene_last_q`; `last_q` where there are no others); the others to the clip, whose grid
+    then begins at `clip_start_q` (FORMAT.md, 22.1).
     """
 
     codebook: str = "trellis"
@@ -153,7 +157,21 @@ class CodedAtoms:
     last_q: int = 16
     eta_scale_q: int = 200
     active_channels: int = 0
+    scene_injections: int = 0
+    scene_ratio_q: int = 24
+    scene_last_q: int = 16
+    clip_start_q: int = 0
     words: bytes
+
+    def cut(self, n_injections: int, words: bytes) -> CodedAtoms:
+        """The first so many injections, fewer than there are, and their `words`."""
+        counts = self.counts[:n_injections]
+        if n_injections > self.scene_injections:
+            return replace(self, counts=counts, last_q=16, words=words)
+        last_q = self.scene_last_q if n_injections == self.scene_injections else 16
+        plain = {"scene_last_q": 16, "clip_start_q": 0}
+        return replace(self, counts=counts, last_q=last_q, scene_injections=min(n_injections, self.scene_injections),
+                       words=words, **(plain if self.scene_injections else {}))  # fmt: skip
 
     def n_positions(self, shape: tuple[int, ...]) -> int:
         """Atoms that an injection chooses from for latents of `shape` [1, C, T, h, w] (FORMAT.md, 20)."""

@@ -117,10 +117,10 @@ def read_vector(payload: memoryview, section: str) -> tuple[VectorUpdate, Parts]
     return update, tuple((name, len(view)) for name, view in blobs.items())
 
 
-def read_generation(payload: memoryview, header: StreamHeader, n_steered: int, section: str) -> Generation:
-    """A GENERATION section's payload; `n_steered`: injections with counts that the segment has."""
+def read_generation(payload: memoryview, header: StreamHeader, atoms: CodedAtoms | None, section: str) -> Generation:
+    """A GENERATION section's payload; `atoms`: of its segment."""
     bits = BitReader(payload, section)
-    values: dict[str, Any] = {"header": header, "n_steered": n_steered}
+    values: dict[str, Any] = lay.generation_values(header, atoms)
     for field in lay.GENERATION_FIELDS:
         field.get(bits, values)
     _end(bits, len(payload))

@@ -173,8 +173,7 @@ class _Reading:
             elif frame.type not in (lay.VECTOR, lay.GENERATION) or generation is not None or extras:
                 raise self.misplaced(frame, f"{name} goes on")
             elif frame.type == lay.GENERATION:
-                n_steered = len(segment.atoms.counts) if segment.atoms is not None else 0
-                generation = read_generation(frame.payload, self.header, n_steered, section)
+                generation = read_generation(frame.payload, self.header, segment.atoms, section)
             elif len(merged) == lay.MERGED_VECTORS_MAX:
                 expected = f"0..{lay.MERGED_VECTORS_MAX}"
                 raise FieldOutOfRange(section, "number of vector sections", len(merged) + 1, expected)

@@ -127,9 +127,8 @@ def _critical_sections(segment: Segment, header: StreamHeader) -> bytes:
         out += _section(lay.VECTOR, _fields(lay.VECTOR_FIELDS, values, section) + contents)
     if segment.generation is not None:
         section = lay.section_name(lay.GENERATION, segment.index)
-        n_steered = len(segment.atoms.counts) if segment.atoms is not None else 0
         values = _values_of(lay.GENERATION_FIELDS, segment.generation)
-        values |= {"header": header, "n_steered": n_steered}
+        values |= lay.generation_values(header, segment.atoms)
         payload = _fields(lay.GENERATION_FIELDS, values, section)
         for rule in lay.GENERATION_RULES:
             rule.check(values, section)

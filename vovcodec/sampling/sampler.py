@@ -36,9 +36,12 @@ Chooser = Callable[[int, Tensor], "np.ndarray | None"]
 others keep ε̂), or None for a plain ODE step."""
 
 
-def initial_noise(seed: int, segment: int, shape: tuple[int, ...]) -> Tensor:
-    """The starting latents of one segment, standard normal float32 from the exact stream."""
-    return torch.from_numpy(normal(Stream(seed, Purpose.INITIAL_NOISE, (segment,)), tuple(shape)))
+def initial_noise(seed: int, segment: int, shape: tuple[int, ...], n_before: int = 0) -> Tensor:
+    """The starting latents of one segment, standard normal float32 from the exact stream.
+
+    n_before: injections of the segment in a sampler before this one (scene.py).
+    """
+    return torch.from_numpy(normal(Stream(seed, Purpose.INITIAL_NOISE, (segment, n_before)), tuple(shape)))
 
 
 def advance(x_t: Tensor, clean: Tensor, t: float, t_next: float, eta: float, z: np.ndarray | None) -> Tensor:

@@ -61,9 +61,9 @@ def shift_to_q8(shift: float) -> int:
     return max(1, round(256 * shift))
 
 
-def start_to_q(snr_start: float) -> int:
-    """The stored integer nearest to a first signal-to-noise ratio: round(−8·log₂ snr), 0..255 (encoder only)."""
-    return min(255, max(0, round(-8 * math.log2(snr_start))))
+def start_to_q(snr_start: float, low: int = 0, high: int = 255) -> int:
+    """The stored integer nearest to a first signal-to-noise ratio: round(−8·log₂ snr), `low`..`high` (encoder only)."""
+    return min(high, max(low, round(-8 * math.log2(snr_start))))
 
 
 def ratio_to_q(ratio: float) -> int:

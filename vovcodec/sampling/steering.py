@@ -39,12 +39,13 @@ from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initial_noise, sample
-from vovcodec.sampling.schedule import LAST_UNIT, LEAST_TIME, ancestral_etas, snr_grid
+from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import MAX_PATH_ATOMS, TrellisCodebook, bits_to_reach
 
 __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
 MAX_INJECTIONS = 200
+_LEAST_STEERED_TIME = 0.005  # from here on an estimate does not improve; pictures of flat colours do up to here
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
 
 
@@ -56,6 +57,8 @@ class SteeringPlan:
     codebook: trellis, hadamard or cyclic. memory: of the trellis, log₂ of its states.
     active_channels: injections act on the first so many latent channels only (0 = all); the other channels keep ε̂.
     counts, last_q: what the encoder decided: bits or atoms per injection, and how much of a full step the last one is.
+    before: counts of the injections that a segment has before these, in a sampler of its own (scene.py): these are
+    numbered on from there, and share their bytes.
     n_injections, free_eta_scale_q: after the steered injections the sampler goes on with pseudo-random noise until
     there are so many in all; 0 = it stops where the steering ends.
     """
@@ -69,6 +72,7 @@ class SteeringPlan:
     active_channels: int = 0
     counts: tuple[int, ...] = ()
     last_q: int = LAST_UNIT
+    before: tuple[int, ...] = ()
     n_injections: int = 0
     free_eta_scale_q: int = 0
 
@@ -93,8 +97,13 @@ class SteeringPlan:
         n = self.n_entries(shape)
         return n if self.codebook == "cyclic" else 1 << max(0, (n - 1).bit_length())
 
+    def initial_noise(self, segment: int, shape: tuple[int, ...]) -> Tensor:
+        """x₁."""
+        return initial_noise(self.seed, segment, shape, len(self.before))
+
     def make_codebook(self, segment: int, step: int, n_entries: int) -> Codebook | TrellisCodebook:
         """The code words of one injection."""
+        step += len(self.before)
         if self.codebook == "trellis":
             return TrellisCodebook(self.seed, segment, step, n_entries, self.memory)
         return make_codebook(self.codebook, self.seed, segment, step, n_entries)
@@ -184,7 +193,7 @@ def steer(
         target: x₀, float32 [1, C, T, h, w].
         plan: grid, η and codebook; its counts are ignored.
         segment: number of the segment, part of every random stream's address.
-        size_bytes: what counts and code words may take together.
+        size_bytes: what counts and code words may take together, those of `plan.before` included.
         weights: importance of each latent value for the score, broadcastable to `target` (None = all equal).
             Encoder only: the decoder does not need them.
         reach: of the code words, as a multiple of g·‖r‖. Encoder only.
@@ -204,11 +213,12 @@ def steer(
     counts: list[int] = []
     choices: Choices = []
     last_q = LAST_UNIT
-    x_t, t = initial_noise(plan.seed, segment, shape).to(target.device), 1.0
-    previous_index = START_INDEX
+    x_t, t = plan.initial_noise(segment, shape).to(target.device), 1.0
+    previous_index = index_of_count(plan.before[-1]) if plan.before else START_INDEX
     finished = False
     while True:
-        affordable = _affordable(plan.codebook, 8.0 * size_bytes, counts, n_positions, most)
+        spent = [*plan.before, *counts]
+        affordable = _affordable(plan.codebook, 8.0 * size_bytes, spent, n_positions, most)
         finished = finished or affordable == 0 or len(counts) == MAX_INJECTIONS
         clean = estimate(velocity, x_t, t, is_last=finished)
         if on_step is not None:
@@ -224,11 +234,11 @@ def steer(
         search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
         count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
-        if t_next < LEAST_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*counts, count], n_positions):
+        if t_next < _LEAST_STEERED_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*spent, count], n_positions):
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if plan.codebook == "trellis":
-                count += -(sum(counts) + count) % 8
+                count += -(sum(spent) + count) % 8
             count = min(count, affordable)
             for last_q in range(LAST_UNIT, 0, -1):
                 t_next, eta = _step_to(plan, step, last_q)
@@ -299,10 +309,10 @@ def follow(
 
     def choose(step: int, clean: Tensor) -> np.ndarray | None:
         if step >= len(choices):
-            return normal(Stream(plan.seed, Purpose.STEP_NOISE, (segment, step)), shape)
+            return normal(Stream(plan.seed, Purpose.STEP_NOISE, (segment, len(plan.before) + step)), shape)
         if not plan.counts[step]:
             return None
         return _noise(plan.make_codebook(segment, step, n), choices[step])
 
-    noise = initial_noise(plan.seed, segment, shape).to(device)
+    noise = plan.initial_noise(segment, shape).to(device)
     return sample(velocity, noise, plan.times, plan.etas, choose, on_step, n_steps)

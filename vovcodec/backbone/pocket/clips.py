@@ -194,6 +194,17 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         chroma = _from_spectrum(_spectrum(planes[:, 1:], *half) * chroma_gain, *half)
         return _pack((luma * gain, chroma * gain))
 
+    def encode_standing(self, pictures: Tensor, n_frames: int) -> Tensor:
+        """x₀ of clips that show pictures [B, 3, 1, H, W] for `n_frames` frames: all but the first are alike."""
+        two = self.encode(pictures.expand(-1, -1, 2, -1, -1))
+        return torch.cat([two[:, :, :1], two[:, :, 1:].expand(-1, -1, n_frames - 1, -1, -1)], dim=2)
+
+    def impose(self, clean: Tensor, standing: Tensor) -> Tensor:
+        """x₀ with its component along D, where clips that stand still lie, taken from `standing`."""
+        along = self._frame_gain(clean.shape[2])
+        along = along / along.norm()
+        return clean + along * ((standing - clean) * along).sum(dim=2, keepdim=True)
+
     def _undone(self, latents: Tensor, gains: Planes) -> Tensor:
         """Frames [B, 3, F, H, W] from latents, `gains` in place of 1/W; not clamped."""
         luma, chroma = _unpack(latents.float())

@@ -1,0 +1,142 @@
+"""The encoder's half of scenes (sampling/scene.py): whether a clip rests on a picture, and how many bytes that gets.
+
+Two errors decide, mean squared, of the frames at coded size:
+
+    E      what the mean of the frames misses of them: the part that moves
+    D(b)   what a picture of b bytes misses of that mean; known for every b once the picture is steered to the end
+
+A clip whose E is more than 26 dB below the peak stands still enough. If E is well below D(B) the picture gets all of
+the B bytes. Else it gets those up to the first injection where they are a share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B:
+the better the picture already is, the more is to be had from what moves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vovcodec.backbone.geometry import evaluations_of_steps
+from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.injection import Injected, checked_words, score_weights
+from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
+from vovcodec.container.counts import counts_bits
+from vovcodec.container.layout import SCENE_RATIO_Q
+from vovcodec.entropy.choices import choices_bits
+from vovcodec.presets import Preset
+from vovcodec.progress import ProgressListener
+from vovcodec.sampling.sampler import OnStep, Velocity, estimate
+from vovcodec.sampling.scene import SceneVelocity, scene_start
+from vovcodec.sampling.steering import SteeringPlan, steer
+
+__all__ = ["inject_scene"]
+
+_MOST_MOVING = 255.0**2 * 10**-2.6
+_ALONE_DB = 1.5  # E this far below D(B): nothing but the picture
+_SHARE, _SHARE_PER_DB = 0.82, 0.028
+_LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
+# What a file says about the picture, and about the clip after it [bits]: numbers of injections up to 1024.
+_PICTURE_BITS, _CLIP_BITS, _RATIO_BITS = 13, 10, 8
+
+
+def inject_scene(
+    backbone: Backbone,
+    preset: Preset,
+    velocity: Velocity,
+    frames: np.ndarray,
+    target: Tensor,
+    plan: SteeringPlan,
+    index: int,
+    *,
+    size_bytes: float,
+    listener: ProgressListener,
+    on_step: OnStep | None = None,
+) -> tuple[Injected | None, int]:
+    """Steering of segment `index` by way of a picture of its scene, None where that is not the better way; and the
+    network evaluations spent.
+
+    Args:
+        frames: uint8 [F, H, W, 3], of which `target` are the latents.
+        plan: as for `injection.inject_atoms`.
+        size_bytes: for picture and clip together.
+        on_step: see `sampler.OnStep`; of the clip's sampler only.
+    """
+    steering = preset.steering
+    is_able = backbone.scene is not None and plan.codebook == "trellis" and not plan.active_channels
+    mean = frames.mean(axis=0, dtype=np.float32)
+    moving_error = float(np.mean(np.square(frames - mean)))
+    if not (steering.scene and is_able and len(frames) > 1 and moving_error <= _MOST_MOVING):
+        return None, 0
+    states: list[tuple[float, Tensor]] = []
+    errors: list[float] = []
+
+    def record(t: float, x_t: Tensor, clean: Tensor) -> None:
+        states.append((t, x_t))
+        errors.append(float(np.mean(np.square(backbone.to_frames(clean)[0] - mean))) + 1e-9)
+        listener.advance()
+
+    scene_plan = scene_plan_of_preset(preset, plan)
+    field_bits = _PICTURE_BITS + (0 if scene_plan.snr_ratio_q == SCENE_RATIO_Q else _RATIO_BITS)
+    scene_plan, choices, picture = steer(
+        velocity,
+        backbone.scene.target(frames),
+        scene_plan,
+        index,
+        size_bytes=size_bytes - math.ceil(field_bits / 8),
+        weights=score_weights(backbone, 1, steering.weight),
+        reach=steering.reach,
+        on_step=record,
+    )
+    size_bytes -= math.ceil((field_bits + _CLIP_BITS) / 8)
+    n_steps = len(scene_plan.counts) + 1
+    n_evaluations = evaluations_of_steps(backbone.id, n_steps, False)
+    if not scene_plan.counts:
+        return None, n_evaluations
+    if 10 * math.log10(errors[-1] / (moving_error + 1e-9)) >= _ALONE_DB:
+        words = checked_words(scene_plan, choices, tuple(picture.shape))
+        return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan)), n_evaluations
+    n_scene = _injections_of_picture(scene_plan.counts, [moving_error / error for error in errors], size_bytes)
+    if n_scene is None:
+        return None, n_evaluations
+    scene_plan = replace(scene_plan, counts=scene_plan.counts[:n_scene], last_q=16)
+    with torch.no_grad():
+        t, x_t = states[n_scene]
+        picture = estimate(velocity, x_t, t, is_last=True)
+    standing = backbone.scene.standing(picture, len(frames))
+    start_q = scene_start(backbone.scene.impose(target, torch.zeros_like(target)))
+    clip_plan, moves, latents = steer(
+        SceneVelocity(velocity, standing, backbone.scene.impose),
+        target,
+        replace(plan, snr_start_q=start_q, before=scene_plan.counts),
+        index,
+        size_bytes=size_bytes,
+        weights=score_weights(backbone, target.shape[2], steering.weight),
+        reach=steering.reach,
+        on_step=on_step,
+    )
+    # Once from where the picture was cut; the clip's first estimate is known.
+    n_evaluations += evaluations_of_steps(backbone.id, 1, False)
+    n_evaluations += evaluations_of_steps(backbone.id, len(clip_plan.counts), True)
+    if not clip_plan.counts:
+        return None, n_evaluations
+    words = checked_words(clip_plan, [*choices[:n_scene], *moves], tuple(target.shape))
+    atoms = coded_atoms(clip_plan, words, scene_plan)
+    return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
+
+
+def _injections_of_picture(counts: tuple[int, ...], gains: list[float], size_bytes: float) -> int | None:
+    """How many of a picture's injections a clip rests on; None where the picture ends long before its share.
+
+    gains: E/D(b) before each injection and after the last.
+    """
+    bits = 0.0
+    # The last one may be a part of a step, or not on the grid of counts: others cannot follow it.
+    for n in range(1, len(counts)):
+        share = _SHARE - _SHARE_PER_DB * 10 * math.log10(gains[n])
+        bits = choices_bits("trellis", counts[:n], 0) + counts_bits(counts[:n], "trellis")
+        if bits >= 8 * size_bytes * min(_MOST_SHARE, max(_LEAST_SHARE, share)):
+            return n
+    return len(counts) - 1 if bits >= 8 * size_bytes * _LEAST_SHARE else None
