@@ -134,9 +134,10 @@ def resolve(preset: Preset, overrides: Mapping[str, Mapping[str, Any]], effort: 
 def preset_digest(preset: Preset) -> bytes:
     """Two bytes that name the settings: SHA-256 of their canonical JSON, truncated.
 
-    Name, description, efforts, and how the model is found and run are left out: they do not change the result.
+    Name, description, efforts, and how the model is found and run are left out: they do not change the result. So is
+    what size was asked for, which the file tells by itself.
     """
-    data = {key: dict(value) for key, value in _to_data(preset).items() if key in _GROUPS}
+    data = {key: dict(value) for key, value in _to_data(preset).items() if key in _GROUPS and key != "rate"}
     for key in ("path", "compile", "checkpointing"):
         data["backbone"].pop(key)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -19,7 +19,7 @@ from vovcodec.codec.accounting import (
     payload_budget,
     payload_size,
 )
-from vovcodec.codec.budget import target_file_bytes
+from vovcodec.codec.budget import target_file_bytes, with_parts
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.devices import require_one_device
 from vovcodec.codec.injection import (
@@ -115,8 +115,9 @@ def preset_of_header(header: StreamHeader) -> Preset:
     for preset in of_model:
         for effort in (None, *preset.efforts):
             settings = resolve(preset, {"sampler": {"seed": header.sampler.seed}}, effort)
-            if preset_digest(settings) == header.preset_digest:
-                return settings
+            for used in (settings, with_parts(settings, is_still=not header.frame_rate_num)):
+                if preset_digest(used) == header.preset_digest:
+                    return used
     return resolve((of_model or presets)[0], {}, None)
 
 

@@ -5,9 +5,10 @@ Two errors decide, mean squared, of the frames at coded size:
     E      what the mean of the frames misses of them: the part that moves
     D(b)   what a picture of b bytes misses of that mean; known for every b once the picture is steered to the end
 
-A clip whose E is more than 26 dB below the peak stands still enough. If E is well below D(B) the picture gets all of
-the B bytes. Else it gets those up to the first injection where they are a share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B:
-the better the picture already is, the more is to be had from what moves.
+A clip stands still enough if E is 23 + 5·(1 − q)⁵ dB or more below the peak, q being the part of its 8×8 blocks in
+which the mean misses less than 5 grey levels: a street with cars rests on its picture, a swaying camera's does not. If E
+is well below D(B) the picture gets all of the B bytes. Else it gets those up to the first injection where they are a
+share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B: the better the picture already is, the more is to be had from what moves.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["inject_scene"]
 
-_MOST_MOVING = 255.0**2 * 10**-2.6
+_LEAST_STILL_DB, _SWAYING_DB, _SWAYING_POWER = 23.0, 5.0, 5
+_BLOCK_PX, _QUIET_LEVELS = 8, 5.0
 _ALONE_DB = 1.5  # E this far below D(B): nothing but the picture
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
 _LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
@@ -67,8 +69,12 @@ def inject_scene(
     steering = preset.steering
     is_able = backbone.scene is not None and plan.codebook == "trellis" and not plan.active_channels
     mean = frames.mean(axis=0, dtype=np.float32)
-    moving_error = float(np.mean(np.square(frames - mean)))
-    if not (steering.scene and is_able and len(frames) > 1 and moving_error <= _MOST_MOVING):
+    if not (steering.scene and is_able and len(frames) > 1):
+        return None, 0
+    moving = np.mean(np.square(frames - mean), axis=(0, 3))
+    moving_error = float(moving.mean()) + 1e-9
+    least_db = _LEAST_STILL_DB + _SWAYING_DB * (1 - _quiet_part(moving)) ** _SWAYING_POWER
+    if 10 * math.log10(255.0**2 / moving_error) < least_db:
         return None, 0
     states: list[tuple[float, Tensor]] = []
     errors: list[float] = []
@@ -95,7 +101,7 @@ def inject_scene(
     n_evaluations = evaluations_of_steps(backbone.id, n_steps, False)
     if not scene_plan.counts:
         return None, n_evaluations
-    if 10 * math.log10(errors[-1] / (moving_error + 1e-9)) >= _ALONE_DB:
+    if 10 * math.log10(errors[-1] / moving_error) >= _ALONE_DB:
         words = checked_words(scene_plan, choices, tuple(picture.shape))
         return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan)), n_evaluations
     n_scene = _injections_of_picture(scene_plan.counts, [moving_error / error for error in errors], size_bytes)
@@ -125,6 +131,13 @@ def inject_scene(
     words = checked_words(clip_plan, [*choices[:n_scene], *moves], tuple(target.shape))
     atoms = coded_atoms(clip_plan, words, scene_plan)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
+
+
+def _quiet_part(moving: np.ndarray) -> float:
+    """q of the module's docstring for squared errors [H, W]."""
+    height, width = (side // _BLOCK_PX * _BLOCK_PX for side in moving.shape)
+    blocks = moving[:height, :width].reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX)
+    return float((blocks.mean(axis=(1, 3)) < _QUIET_LEVELS**2).mean())
 
 
 def _injections_of_picture(counts: tuple[int, ...], gains: list[float], size_bytes: float) -> int | None:
