@@ -12,7 +12,7 @@ from vovcodec.errors import MediaError, UsageError
 __all__ = ["Table", "read_rows", "write_rows"]
 
 _Row = TypeVar("_Row")
-_READERS = {"str": str, "int": int, "float": float}
+_READERS = {"str": str, "int": int, "float": float, "bool": lambda cell: cell == "True"}
 
 
 def write_rows(path: Path, kind: type, rows: Iterable[object]) -> None:

@@ -6,8 +6,8 @@ Two errors decide, mean squared, of the frames at coded size:
     D(b)   what a picture of b bytes misses of that mean; known for every b once the picture is steered to the end
 
 A clip stands still enough if E is 23 + 5·(1 − q)⁵ dB or more below the peak, q being the part of its 8×8 blocks in
-which the mean misses less than 5 grey levels: a street with cars rests on its picture, a swaying camera's does not. If E
-is well below D(B) the picture gets all of the B bytes. Else it gets those up to the first injection where they are a
+which the mean misses less than 5 grey levels: a street with cars rests on its picture, a swaying camera's does not. If
+E is well below D(B) the picture gets all of the B bytes. Else it gets those up to the first injection where they are a
 share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B: the better the picture already is, the more is to be had from what moves.
 """
 
