@@ -36,6 +36,7 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 __all__ = ["inject_scene"]
 
 _LEAST_STILL_DB, _SWAYING_DB, _SWAYING_POWER = 23.0, 5.0, 5
+_LIKELY_STEPS = 40  # for the progress bar
 _BLOCK_PX, _QUIET_LEVELS = 8, 5.0
 _ALONE_DB = 1.5  # E this far below D(B): nothing but the picture
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
@@ -76,6 +77,7 @@ def inject_scene(
     least_db = _LEAST_STILL_DB + _SWAYING_DB * (1 - _quiet_part(moving)) ** _SWAYING_POWER
     if 10 * math.log10(255.0**2 / moving_error) < least_db:
         return None, 0
+    listener.stage("steering a picture of the scene", _LIKELY_STEPS)
     states: list[tuple[float, Tensor]] = []
     errors: list[float] = []
 
@@ -111,6 +113,7 @@ def inject_scene(
     with torch.no_grad():
         t, x_t = states[n_scene]
         picture = estimate(velocity, x_t, t, is_last=True)
+    listener.stage("steering what moves", _LIKELY_STEPS // 4)
     standing = backbone.scene.standing(picture, len(frames))
     start_q = scene_start(backbone.scene.impose(target, torch.zeros_like(target)))
     clip_plan, moves, latents = steer(

@@ -152,7 +152,6 @@ def encode_segment(
     times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
 
     if steers and payload_bytes is not None and (adapter is None or share <= _MOST_BESIDE_A_SCENE):
-        listener.stage("looking for a scene", len(times) - 1)
         with adapted_velocity(backbone, caption, None, None) as plain:
             # Rounding differs from process to process, what follows must not.
             injected, n_evaluations = ranks.first(
