@@ -69,13 +69,12 @@ def inject_scene(
     """
     steering = preset.steering
     is_able = backbone.scene is not None and plan.codebook == "trellis" and not plan.active_channels
-    mean = frames.mean(axis=0, dtype=np.float32)
     if not (steering.scene and is_able and len(frames) > 1):
         return None, 0
-    moving = np.mean(np.square(frames - mean), axis=(0, 3))
+    mean = frames.mean(axis=0, dtype=np.float32)
+    moving = sum(np.square(frame - mean).mean(axis=2) for frame in frames) / len(frames)
     moving_error = float(moving.mean()) + 1e-9
-    least_db = _LEAST_STILL_DB + _SWAYING_DB * (1 - _quiet_part(moving)) ** _SWAYING_POWER
-    if 10 * math.log10(255.0**2 / moving_error) < least_db:
+    if not _stands_still(moving):
         return None, 0
     listener.stage("steering a picture of the scene", _LIKELY_STEPS)
     states: list[tuple[float, Tensor]] = []
@@ -136,11 +135,13 @@ def inject_scene(
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
 
 
-def _quiet_part(moving: np.ndarray) -> float:
-    """q of the module's docstring for squared errors [H, W]."""
+def _stands_still(moving: np.ndarray) -> bool:
+    """Whether a clip with these squared errors of its mean [H, W] may rest on it: the module's docstring."""
     height, width = (side // _BLOCK_PX * _BLOCK_PX for side in moving.shape)
     blocks = moving[:height, :width].reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX)
-    return float((blocks.mean(axis=(1, 3)) < _QUIET_LEVELS**2).mean())
+    quiet = float((blocks.mean(axis=(1, 3)) < _QUIET_LEVELS**2).mean())
+    below_peak_db = 10 * math.log10(255.0**2 / (float(moving.mean()) + 1e-9))
+    return below_peak_db >= _LEAST_STILL_DB + _SWAYING_DB * (1 - quiet) ** _SWAYING_POWER
 
 
 def _injections_of_picture(counts: tuple[int, ...], gains: list[float], size_bytes: float) -> int | None:
