@@ -26,6 +26,7 @@ def run_ranks(output: Path, state: Path, lose_at: int = 0, size: int = 2) -> lis
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    group["OMP_NUM_THREADS"] = "1"
     processes = [
         subprocess.Popen(
             [sys.executable, str(SCRIPT), str(output), str(state), str(lose_at)],
@@ -43,6 +44,7 @@ def run_ranks(output: Path, state: Path, lose_at: int = 0, size: int = 2) -> lis
     return [(process.returncode, error) for process, error in zip(processes, errors, strict=True)]
 
 
+@pytest.mark.slow  # four processes that import torch and wait for one another
 def test_two_processes_fit_what_one_does_and_survive_the_loss_of_one(tmp_path):
     alone = rank_fit.fitted().unquantized
     first, second = run_ranks(tmp_path / "lost", tmp_path / "state", lose_at=11)

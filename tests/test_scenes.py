@@ -56,7 +56,7 @@ backbone: {id: pocket}
 geometry: {short_side: 32, multiple: 16, segment_frames: 9}
 adaptation: {vector_length: 0}
 sampler: {method: eta, seed: 3}
-steering: {method: atoms, memory: 6, snr_start: 0.01, snr_ratio: 2.5, still_snr_ratio: 2.0, bytes: 300}
+steering: {method: atoms, memory: 6, snr_start: 0.01, snr_ratio: 2.0, still_snr_ratio: 3.0, bytes: 300}
 fitting: {stage1: {steps: 1}, stage2: {steps: 1, warmup_steps: 1}}
 rate: {bytes: 300}
 efforts:
@@ -70,8 +70,9 @@ efforts:
   fine: {steering: {still_snr_ratio: 1.375}}
   coarse: {steering: {snr_ratio: 4.5, still_snr_ratio: 1.5}}
 """
-SOURCES = {"alone": {"speed": 0.1, "noise": 40}, "moves": {"speed": 0.4, "noise": 10}}
-SIZES = {"alone": 220, "moves": 320}
+SOURCES = {"alone": {"speed": 0.1, "noise": 40}, "moves": {"speed": 0.8, "noise": 10}}
+SIZES = {"alone": 220, "moves": 236}
+SCENE_RATIO_Q = 128
 KINDS = pytest.mark.parametrize("kind", SOURCES)
 fault = pytest.mark.xfail(strict=True, raises=(AssertionError, FieldOutOfRange))
 
@@ -117,13 +118,16 @@ def encoded(home, target, source, size_bytes, effort="fast", listener=None, **op
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A folder with the tiny model, a clip and a file of each kind, what encoding reported, and the streams."""
+    """A folder with the tiny model, which is loaded once for all, a clip and a file of each kind, what encoding
+    reported, and the streams."""
     folder = tmp_path_factory.mktemp("scenes")
     save_tiny_pocket(folder / "pocket")
     (folder / "tiny.yaml").write_text(PRESET)
     found = SimpleNamespace(folder=folder, sources={}, files={}, reports={}, streams={})
+    found.backbone = PocketBackbone(folder / "pocket")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOVCODEC_MODELS", str(folder))
+        patch.setattr("vovcodec.backbone.registry.load_backbone", lambda backbone_id, **settings: found.backbone)
         for kind, settings in SOURCES.items():
             (folder / kind).mkdir()
             found.sources[kind] = clip(folder / kind, N_FRAMES, WIDTH, HEIGHT, **settings)
@@ -131,17 +135,12 @@ def home(tmp_path_factory):
             with preferring(kind):
                 found.reports[kind] = encoded(found, found.files[kind], found.sources[kind], SIZES[kind])
             found.streams[kind] = read_vov(found.files[kind])
-    return found
+        yield found
 
 
-@pytest.fixture(autouse=True)
-def model(monkeypatch, home):
-    monkeypatch.setenv("VOVCODEC_MODELS", str(home.folder))
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def backbone(home):
-    return PocketBackbone(home.folder / "pocket")
+    return home.backbone
 
 
 @pytest.fixture
@@ -201,7 +200,7 @@ def test_the_two_kinds_are_what_their_names_say(home):
     assert alone.scene_injections == len(alone.counts) > 3
     assert (alone.scene_last_q, alone.clip_start_q) == (16, 0)
     assert 3 < moves.scene_injections <= len(moves.counts) - 3
-    assert alone.scene_ratio_q == moves.scene_ratio_q == 64, "the preset's still_snr_ratio"
+    assert alone.scene_ratio_q == moves.scene_ratio_q == SCENE_RATIO_Q, "the preset's still_snr_ratio"
 
 
 @KINDS
@@ -219,18 +218,7 @@ def test_a_decoder_shows_what_the_encoder_saw(home, tmp_path, kind):
     assert report.psnr_db > psnr(original, np.ascontiguousarray(flat)) + 0.5, "the picture is recognised"
 
 
-def test_the_check_notices_another_picture(home, tmp_path):
-    """A thumbnail of the first frame alone, or of a shorter picture, would not do."""
-    stream = home.streams["alone"]
-    (segment,) = stream.segments
-    other = bytes(byte ^ 0x44 for byte in segment.check.thumbnail)
-    changed = replace(stream, segments=(replace(segment, check=replace(segment.check, thumbnail=other)),))
-    listener = Progress()
-    _, report = shown(written(tmp_path / "other.vov", changed), tmp_path, listener, verify=True)
-    assert report.drift_db < 40 and any("differ from what the encoder saw" in line for line in listener.lines)
-
-
-@pytest.mark.parametrize("n_frames", [2, 4, 5])
+@pytest.mark.parametrize("n_frames", [2, 5])
 @KINDS
 def test_segments_shorter_than_what_is_coded(home, tmp_path, kind, n_frames):
     source = clip(tmp_path, n_frames, WIDTH, HEIGHT, **SOURCES[kind])
@@ -309,7 +297,7 @@ def as_the_format_says(stream: VovFile, backbone: PocketBackbone) -> torch.Tenso
 @pytest.mark.parametrize("kind", ["alone", "moves", "partial", "generated"])
 def test_the_decoder_does_what_the_format_says(home, backbone, kind):
     if kind == "partial":  # every field at a value of its own, injections without bits among them
-        counts = (5, 0, 7, 12, 20, 3, 0, 10, 28)
+        counts = (3, 0, 7, 12, 7, 3, 0, 10, 28)
         words = np.packbits(np.random.default_rng(1).integers(0, 2, sum(counts), dtype=np.uint8)).tobytes()
         stream = with_atoms(home.streams["moves"], counts=counts, words=words, last_q=7, scene_injections=4,
                             scene_ratio_q=200, scene_last_q=3, clip_start_q=11, eta_scale_q=150)  # fmt: skip
@@ -340,7 +328,7 @@ def test_the_first_injection_of_the_clip_may_lead_anywhere(home, tmp_path, clip_
 def test_a_part_of_a_clip_is_cut_out_of_its_segment(home, tmp_path, calls):
     for kind in SOURCES:
         whole, full = shown(home.files[kind], tmp_path)
-        for start_s, duration_s, first, last in [(0.12, None, 3, 9), (None, 0.08, 0, 2), (0.2, 0.12, 5, 8)]:
+        for start_s, duration_s, first, last in [(0.12, None, 3, 9), (0.2, 0.12, 5, 8)]:
             calls.clear()
             part, report = shown(home.files[kind], tmp_path, start_s=start_s, duration_s=duration_s)
             assert np.array_equal(part, whole[first:last])
@@ -367,7 +355,8 @@ def test_evaluations_and_progress_are_as_announced(home, tmp_path, kind, calls):
     for options, n_more in (({}, 0), ({"realism": 0.5}, REALISM_STEPS), ({"guidance": 3.0}, 0)):
         calls.clear()
         listener = Progress()
-        _, report = shown(home.files[kind], tmp_path, listener, **options)
+        frames, report = shown(home.files[kind], tmp_path, listener, **options)
+        assert stands_still(frames) == (kind == "alone")
         told = {"realism": options.get("realism", 0.0), "is_guided": "guidance" in options}
         assert report.n_network_evaluations == len(calls) == n_evaluations_of(header, segment, **told)
         assert listener.advanced == listener.announced == m + 1 + n_more
@@ -436,28 +425,20 @@ def test_realism_of_a_clip_leaves_what_stands(home, backbone):
     assert torch.allclose(backbone.scene.impose(with_it, without), with_it, atol=1e-4)
 
 
-def test_guidance_acts_on_both_samplers(home, tmp_path):
-    for kind in SOURCES:
-        plain, _ = shown(home.files[kind], tmp_path)
-        guided, _ = shown(home.files[kind], tmp_path, guidance=50.0)
-        assert not np.array_equal(plain, guided) and stands_still(guided) == (kind == "alone")
-
-
 # --- byte targets --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("effort", ["fast", "fine"])
 @pytest.mark.parametrize("target_bytes", [121, 147, 183, 266, 411])
 @KINDS
-def test_byte_targets_are_hit_from_below(home, tmp_path, kind, target_bytes, effort):
+def test_byte_targets_are_hit_from_below(home, tmp_path, kind, target_bytes):
     with preferring(kind):
-        report = encoded(home, tmp_path / "out.vov", home.sources[kind], target_bytes, effort)
+        report = encoded(home, tmp_path / "out.vov", home.sources[kind], target_bytes)
     assert target_bytes - 5 <= report.size_bytes <= target_bytes
     (atoms,) = atoms_of(read_vov(tmp_path / "out.vov"))
-    assert 0 < atoms.scene_injections and (kind == "alone") == (atoms.scene_injections == len(atoms.counts))
+    assert atoms.scene_injections > 0 and (kind == "alone") == (atoms.scene_injections == len(atoms.counts))
 
 
-@pytest.mark.parametrize("target_bytes", [130, 177, 300, 512])
+@pytest.mark.parametrize("target_bytes", [130, 177, 300])
 @KINDS
 def test_scale_hits_its_targets_from_below(home, tmp_path, kind, target_bytes):
     with preferring(kind):
@@ -484,17 +465,16 @@ def test_scaling_keeps_the_grid_of_the_picture(home, tmp_path):
     with preferring("alone"):
         scale(home.files["alone"], home.sources["alone"], tmp_path / "again.vov",
               ScaleOptions(target_bytes=SIZES["alone"], device="cpu"), SilentListener())  # fmt: skip
-    assert atoms_of(read_vov(tmp_path / "again.vov"))[0].scene_ratio_q == 64
+    assert atoms_of(read_vov(tmp_path / "again.vov"))[0].scene_ratio_q == SCENE_RATIO_Q
 
 
 @fault(reason="payload_size does not count the fields of a scene: what they take is given to the next segments again")
-def test_no_target_is_exceeded_by_many_segments(home, tmp_path):
-    source = clip(tmp_path, 30, 32, 16, speed=0.1)
-    over = {}
-    with preferring("alone"):
-        for target_bytes in (480, 537, 601, 750):
-            report = encoded(home, tmp_path / "out.vov", source, target_bytes, "short", size=(32, 16))
-            assert report.segments == 6 and all(pictures_of(tmp_path / "out.vov"))
+def test_no_target_is_exceeded_by_several_segments(home, tmp_path):
+    source, over = clip(tmp_path, 20, 16, 16, **SOURCES["moves"]), {}
+    with preferring("moves"):
+        for target_bytes in (640, 711, 800):
+            report = encoded(home, tmp_path / "out.vov", source, target_bytes, "short", size=(16, 16), caption=None)
+            assert report.segments == 4 and all(pictures_of(tmp_path / "out.vov"))
             over[target_bytes] = report.size_bytes - target_bytes
     assert max(over.values()) <= 0, over
 
@@ -511,9 +491,7 @@ def parts(home):
     noise = np.random.default_rng(5).integers(0, 256, still.shape).astype(np.uint8)
     slow = frames_of(clip(folder, N_FRAMES, WIDTH, HEIGHT, speed=0.2, noise=10))[:, ::-1]
     source = write_clip(folder / "parts.y4m", np.concatenate([still, noise, slow]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOVCODEC_MODELS", str(home.folder))
-        report = encoded(home, folder / "parts.vov", source, 700)
+    report = encoded(home, folder / "parts.vov", source, 700)
     path = folder / "parts.vov"
     return SimpleNamespace(source=source, path=path, report=report, stream=read_vov(path), frames=frames_of(source))
 
@@ -545,7 +523,7 @@ def test_each_segment_decides_for_itself(home, parts, tmp_path, calls):
 
 def test_segments_are_truncated_and_edited_by_themselves(home, parts, tmp_path):
     sizes = []
-    for target_bytes in (500, 300, 240):
+    for target_bytes in (500, 260):
         report = scale(parts.path, None, tmp_path / "less.vov",
                        ScaleOptions(target_bytes=target_bytes, overwrite=True), SilentListener())  # fmt: skip
         assert report.size_bytes <= target_bytes
@@ -635,7 +613,7 @@ def test_truncation_through_the_clip_to_the_picture_and_into_it(home, tmp_path, 
     s, m = segment.atoms.scene_injections, len(segment.atoms.counts)
     sizes = [home.files[kind].stat().st_size]
     words = np.unpackbits(np.frombuffer(segment.atoms.words, dtype=np.uint8))
-    for n in sorted({m - 1, s + 1, s, s - 1, 1} & set(range(1, m)), reverse=True):
+    for n in sorted({m - 1, s + 1, s, s - 1, s - 3} & set(range(1, m)), reverse=True):
         counts = segment.atoms.counts[:n]
         kept = replace(segment.atoms, counts=counts, words=np.packbits(words[: sum(counts)]).tobytes(), last_q=16)
         if n <= s:
@@ -651,11 +629,13 @@ def test_truncation_through_the_clip_to_the_picture_and_into_it(home, tmp_path, 
         short, _ = shown(tmp_path / f"{n}.vov", tmp_path)
         preview, _ = shown(home.files[kind], tmp_path, steps=n + 1)
         assert np.array_equal(short, preview) and stands_still(short) == (n <= s)
-    report = scale(home.files[kind], None, tmp_path / "bare.vov", ScaleOptions(target_bytes=sizes[-1] - 1),
+    bare = replace(stream, segments=(replace(segment, atoms=None, check=None),), layout=())
+    report = scale(home.files[kind], None, tmp_path / "bare.vov", ScaleOptions(target_bytes=len(serialize(bare))),
                    SilentListener())  # fmt: skip
-    assert atoms_of(read_vov(tmp_path / "bare.vov")) == [None] and report.size_bytes < sizes[-1]
+    assert read_vov(tmp_path / "bare.vov") == bare and report.size_bytes < sizes[-1]
     with pytest.raises(UsageError, match="without any steering the file still has"):
-        scale(home.files[kind], None, tmp_path / "no.vov", ScaleOptions(target_bytes=50), SilentListener())
+        scale(home.files[kind], None, tmp_path / "no.vov", ScaleOptions(target_bytes=report.size_bytes - 1),
+              SilentListener())  # fmt: skip
 
 
 def test_cutting_keeps_the_part_of_a_step_that_the_picture_ended_with():
@@ -694,8 +674,8 @@ def test_a_new_caption_goes_on_in_the_picture(home, tmp_path, kind, share, calls
         is_whole = kind == "alone" and share == 1.0
         assert new.atoms.last_q == (old.atoms.last_q if is_whole else 16)
         # As far down as a grid of the picture's ratio leads, and no further.
-        snr = 2 ** (-after.header.sampler.snr_start_q / 8) * 2.0 ** (new.generation.n_injections - 1)
-        assert snr / 2 < ((1 - LEAST_TIME) / LEAST_TIME) ** 2 <= snr
+        snr = 2 ** (-after.header.sampler.snr_start_q / 8) * 3.0 ** (new.generation.n_injections - 1)
+        assert snr / 3 < ((1 - LEAST_TIME) / LEAST_TIME) ** 2 <= snr
     for realism in (0.0, 1.0):
         calls.clear()
         listener = Progress()
@@ -738,7 +718,7 @@ def test_an_edited_scene_can_be_truncated_and_steered_anew(home, tmp_path, kind)
     assert shown(tmp_path / "anew.vov", tmp_path, verify=True)[1].drift_db == math.inf
 
 
-@fault(reason="the number of injections that GENERATION gives a picture's grid does not fit the header's once it is cut")
+@fault(reason="as many injections as GENERATION gives the grid of a picture may not fit that of the header")
 def test_an_edited_scene_of_a_coarse_clip_can_be_truncated(home, tmp_path):
     with preferring("alone"):
         encoded(home, tmp_path / "coded.vov", home.sources["alone"], 220, "coarse")
@@ -805,7 +785,11 @@ def with_scene_of(stream: VovFile, number: int, **changes) -> VovFile:
 
 MOVES, STANDS = 0, 1  # the segments of samples.scenes()
 UNWRITABLE = {
-    "more than counts": (MOVES, {"scene_injections": 6}, r"scene_injections is 6, must be at most the number of counts"),
+    "more than counts": (
+        STANDS,
+        {"scene_injections": 3},
+        r"scene_injections is 3, must be at most the number of counts",
+    ),
     "negative": (MOVES, {"scene_injections": -1}, r"scene_injections is -1, must be 0..1,?000"),
     "very many": (MOVES, {"scene_injections": 1001}, r"scene_injections is 1,?001, must be 0..1,?000"),
     "no ratio": (MOVES, {"scene_ratio_q": 0}, r"scene_ratio_q is 0, must be 1..256"),
@@ -845,7 +829,7 @@ def test_a_still_or_a_shifted_grid_has_no_scene():
     # One frame of a longer clip is the same.
     header = samples.header(n_frames=34, n_segments=2)
     segments = (Segment(index=0, n_frames=33, atoms=atoms), Segment(index=1, first_frame=33, n_frames=1, atoms=atoms))
-    with pytest.raises(FieldOutOfRange, match="segment 1: atoms.scene_injections"):
+    with pytest.raises(FieldOutOfRange, match=r"segment 1: atoms\.scene_injections"):
         serialize(VovFile(header, segments))
 
 
@@ -916,7 +900,7 @@ def test_each_grid_has_room_for_its_own_injections(monkeypatch, ratio_q, scene_r
         assert parse(serialize(stream)) == stream
     else:
         for attempt in (lambda: serialize(stream), lambda: parse(faulty(stream, monkeypatch))):
-            with pytest.raises(FieldOutOfRange, match="atoms.counts"):
+            with pytest.raises(FieldOutOfRange, match=r"atoms\.counts"):
                 attempt()
 
 
@@ -976,7 +960,7 @@ def test_paths_that_do_not_fill_their_bytes_are_refused(home, tmp_path, kind):
 
 
 def test_a_clip_on_a_picture_is_nothing_that_another_model_knows(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("vovcodec.backbone.pocket.backbone._PocketScene", lambda *parts: None)
+    monkeypatch.setattr(home.backbone, "scene", None)
     with pytest.raises(FormatError, match=r"moves\.vov: .*picture of their scene .* pocket") as caught:
         shown(home.files["moves"], tmp_path)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("shown*"))
@@ -988,7 +972,7 @@ def test_a_clip_on_a_picture_is_nothing_that_another_model_knows(home, tmp_path,
 
 @fault(reason="the file is refused when its picture has been sampled, and a preview of the picture is not")
 def test_another_model_refuses_before_it_computes(home, tmp_path, monkeypatch, calls):
-    monkeypatch.setattr("vovcodec.backbone.pocket.backbone._PocketScene", lambda *parts: None)
+    monkeypatch.setattr(home.backbone, "scene", None)
     with pytest.raises(FormatError):
         shown(home.files["moves"], tmp_path)
     assert not calls
@@ -1051,12 +1035,12 @@ def test_the_estimate_of_steering_anew_counts_the_picture(home, tmp_path, monkey
 # --- the parts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def clips(backbone):
     """The tiny network of clips with colours that mix."""
-    network = backbone._clips
+    network, mix = backbone._clips, torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     before = network.colours.clone()
-    network.colours.copy_(torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0])
+    network.colours.copy_(torch.linalg.qr(mix)[0])
     yield network
     network.colours.copy_(before)
 
