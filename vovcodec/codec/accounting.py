@@ -17,6 +17,7 @@ from vovcodec.container import (
     serialize,
 )
 from vovcodec.container.counts import ATOMS_MAX, counts_bits
+from vovcodec.container.layout import SCENE_RATIO_Q
 from vovcodec.errors import UsageError
 from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
@@ -29,6 +30,7 @@ __all__ = [
     "blank_vector",
     "payload_budget",
     "payload_size",
+    "scene_bits",
 ]
 
 _BLANK_BYTES = 200
@@ -98,8 +100,21 @@ def payload_size(segment: Segment) -> int:
     """Bytes of a coded segment that its share of the budget pays for."""
     vector = segment.vector.size_bytes if segment.vector else 0
     atoms = segment.atoms
-    steering = len(atoms.words) + -(-counts_bits(atoms.counts, atoms.codebook) // 8) if atoms else 0
+    steering = (
+        len(atoms.words) + -(-(counts_bits(atoms.counts, atoms.codebook) + scene_bits(atoms)) // 8) if atoms else 0
+    )
     return vector + steering + (len(segment.importance.indices) if segment.importance else 0)
+
+
+def scene_bits(atoms: CodedAtoms) -> int:
+    """What a file says about a scene besides the counts [bits]; 0 without one."""
+    n_scene = atoms.scene_injections
+    if not n_scene:
+        return 0
+    n_bits = 6 * -(-n_scene.bit_length() // 5) + (1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9)
+    if n_scene < len(atoms.counts):
+        n_bits += (1 if atoms.scene_last_q == LAST_UNIT else 5) + (9 if atoms.clip_start_q else 1)
+    return n_bits
 
 
 class QualityMean:

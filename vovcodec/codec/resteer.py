@@ -269,6 +269,13 @@ class _Job:
         plan = _own_plan(self.stream.header, self.preset)
         return replace(plan, seed=new.seed, snr_start_q=new.snr_start_q, snr_ratio_q=new.snr_ratio_q)
 
+    def _preset_of_picture(self, segment: Segment) -> Preset:
+        """The preset, with the grid that a picture of the segment's scene had before."""
+        atoms, steering = segment.atoms, self.preset.steering
+        if atoms is None or not atoms.scene_injections:
+            return self.preset
+        return replace(self.preset, steering=replace(steering, still_snr_ratio=1 + atoms.scene_ratio_q / 64))
+
     def _payload(self, file_bytes: int | None) -> float | None:
         """What a file of that size leaves for the steering of all segments."""
         if file_bytes is None:
@@ -332,7 +339,7 @@ class _Job:
             if self.options.method == "atoms":
                 wanted = float(self.preset.steering.bytes) if size_bytes is None else size_bytes
                 plan, index = self._plan(segment), segment.index
-                arguments = (backbone, self.preset, velocity, frames, target, plan, index)
+                arguments = (backbone, self._preset_of_picture(segment), velocity, frames, target, plan, index)
                 injected, n_evaluations = inject_scene(*arguments, size_bytes=wanted, listener=listener, on_step=show)
                 if injected is None:
                     weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vovcodec.backbone.geometry import LatentGeometry, known_geometry
-from vovcodec.container import Segment, StreamHeader, VovFile, serialize
+from vovcodec.container import CodedAtoms, Generation, Segment, StreamHeader, VovFile, serialize
+from vovcodec.container.counts import INJECTIONS_MAX
 from vovcodec.entropy.choices import decode_choices, encode_choices
 from vovcodec.errors import ModelError, UsageError
+from vovcodec.sampling.schedule import full_grid_injections
 
 __all__ = ["AtomCutter", "needed_geometry", "truncated"]
 
@@ -16,7 +18,7 @@ class AtomCutter:
     """One segment at every length; `n_injections` as it is, 0 = without atoms. Raises FormatError for damaged atoms."""
 
     def __init__(self, segment: Segment, header: StreamHeader, geometry: LatentGeometry) -> None:
-        self._segment, self._made = segment, {}
+        self._segment, self._made, self._sampler = segment, {}, header.sampler
         atoms = segment.atoms
         self.n_injections = len(atoms.counts) if atoms else 0
         if atoms:
@@ -35,8 +37,18 @@ class AtomCutter:
                 kept = self._chosen[:n_injections]
                 words = encode_choices(self._segment.atoms.codebook, kept, self._n_positions)
                 atoms = self._segment.atoms.cut(n_injections, words)
-            self._made[n_injections] = replace(self._segment, atoms=atoms, check=None)
+            self._made[n_injections] = replace(
+                self._segment, atoms=atoms, generation=self._generation(atoms), check=None
+            )
         return self._made[n_injections]
+
+    def _generation(self, atoms: CodedAtoms | None) -> Generation | None:
+        """How the sampler goes on; without the picture of a scene on the clip's grid, which may have fewer steps."""
+        generation, before, sampler = self._segment.generation, self._segment.atoms, self._sampler
+        if generation is None or atoms is not None or not before.scene_injections:
+            return generation
+        n_injections = full_grid_injections(sampler.snr_start_q, sampler.snr_ratio_q, INJECTIONS_MAX)
+        return replace(generation, n_injections=n_injections)
 
 
 def needed_geometry(header: StreamHeader) -> LatentGeometry:
