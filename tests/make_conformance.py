@@ -16,10 +16,10 @@ from PIL import Image
 from test_codec_roundtrip import clip, picture
 
 from vovcodec.backbone.geometry import known_geometry
+from vovcodec.codec.chosen import segment_atoms
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
-from vovcodec.codec.regenerate import segment_atoms
 from vovcodec.container import Segment, VovFile, read_vov
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.evaluation.pictures import read_media
@@ -44,10 +44,7 @@ def entropy_of(stream: VovFile, segment: Segment) -> dict:
         found["symbols"] = decode_symbols(segment.vector.model, segment.vector.words, length).tolist()
     if segment.atoms is not None:
         geometry = known_geometry(header.backbone_id, header.fingerprint)
-        n_frames = geometry.coded_frames(segment.n_frames)
-        shape = geometry.latent_shape(n_frames, header.coded_width, header.coded_height)
-        found["n_positions"] = segment.atoms.n_positions(shape)
-        chosen = segment_atoms(header, segment, shape)
+        chosen, found["n_positions"] = segment_atoms(header, segment, geometry)
         found["atoms"] = [[each.tolist() for each in choice] if isinstance(choice, tuple) else choice.tolist()
                           for choice in chosen]  # fmt: skip
     return found

@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vovcodec.backbone.geometry import pocket_geometry
+from vovcodec.codec.chosen import segment_atoms
 from vovcodec.codec.decode import decode
 from vovcodec.codec.options import DecodeOptions
 from vovcodec.codec.plans import plan_of_segment
-from vovcodec.codec.regenerate import segment_atoms, theta_of
+from vovcodec.codec.regenerate import theta_of
 from vovcodec.container import read_vov
 
 GOLDEN = Path(__file__).parent / "golden" / "v0.9-pocket.vov"
@@ -39,7 +41,7 @@ def test_everything_that_is_parsed_is_exact(path, expected):
     digest = hashlib.sha256()
     for update in segment.updates(stream.header.adaptation):
         digest.update(theta_of(update).tobytes())
-    for step, path in enumerate(segment_atoms(stream.header, segment, SHAPE)):
+    for step, path in enumerate(segment_atoms(stream.header, segment, pocket_geometry())[0]):
         codebook = plan_of_segment(stream.header, segment).make_codebook(0, step, math.prod(SHAPE))
         digest.update(path.tobytes() + codebook.combine(path).astype("<f4").tobytes())
     digest.update(np.array(plan_of_segment(stream.header, segment).times).tobytes())

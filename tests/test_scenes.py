@@ -1,7 +1,7 @@
 """Clips that rest on a picture of their scene (FORMAT.md, 22.1), end to end on a tiny model of the real classes.
 
 Two kinds of file are made from clips that hardly move: `alone` is nothing but the picture, `moves` is a picture and the
-clip that follows it. Tests marked `fault` hold what does not hold yet.
+clip that follows it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from vovcodec.progress import SilentListener
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import estimate, initial_noise
 from vovcodec.sampling.scene import SceneVelocity, scene_start
-from vovcodec.sampling.schedule import LEAST_TIME, REALISM_STEPS
+from vovcodec.sampling.schedule import LEAST_TIME, REALISM_STEPS, full_grid_injections
 from vovcodec.sampling.steering import follow, steer
 from vovcodec.sampling.trellis import TrellisCodebook
 
@@ -66,7 +66,6 @@ efforts:
   short: {geometry: {segment_frames: 5}}
   none: {steering: {scene: false}}
   hadamard: {steering: {codebook: hadamard}}
-  cyclic: {steering: {codebook: cyclic}}
   channels: {steering: {active_channels: 9}}
   vector: {adaptation: {vector_length: 16}, rate: {split: [0.02, 0.98]}}
   fine: {steering: {still_snr_ratio: 1.375}}
@@ -76,7 +75,6 @@ SOURCES = {"alone": {"speed": 0.1, "noise": 40}, "moves": {"speed": 0.8, "noise"
 SIZES = {"alone": 220, "moves": 236}
 SCENE_RATIO_Q = 128
 KINDS = pytest.mark.parametrize("kind", SOURCES)
-fault = pytest.mark.xfail(strict=True, raises=(AssertionError, FieldOutOfRange))
 
 
 class Progress(SilentListener):
@@ -222,9 +220,8 @@ def test_a_decoder_shows_what_the_encoder_saw(home, tmp_path, kind):
     assert report.psnr_db > psnr(original, np.ascontiguousarray(flat)) + 0.5, "the picture is recognised"
 
 
-@pytest.mark.parametrize("n_frames", [2, 5])
 @KINDS
-def test_segments_shorter_than_what_is_coded(home, tmp_path, kind, n_frames):
+def test_segments_shorter_than_what_is_coded(home, tmp_path, kind, n_frames=2):
     source = clip(tmp_path, n_frames, WIDTH, HEIGHT, **SOURCES[kind])
     with preferring(kind):
         report = encoded(home, tmp_path / "out.vov", source, 200)
@@ -323,20 +320,17 @@ def test_the_decoder_does_what_the_format_says(home, backbone, kind):
 @pytest.mark.parametrize("clip_start_q", [-128, 127])
 def test_the_first_injection_of_the_clip_may_lead_anywhere(home, tmp_path, clip_start_q):
     path = written(tmp_path / "far.vov", with_atoms(home.streams["moves"], clip_start_q=clip_start_q))
-    frames, _ = shown(path, tmp_path)
-    assert frames.shape[0] == N_FRAMES
-    realistic, _ = shown(path, tmp_path, realism=1.0)
-    assert realistic.std() > 5
+    frames, _ = shown(path, tmp_path, realism=0.5)
+    assert frames.shape[0] == N_FRAMES and frames.std() > 5
 
 
 def test_a_part_of_a_clip_is_cut_out_of_its_segment(home, tmp_path, calls):
     for kind in SOURCES:
         whole, full = shown(home.files[kind], tmp_path)
-        for start_s, duration_s, first, last in [(0.12, None, 3, 9), (0.2, 0.12, 5, 8)]:
-            calls.clear()
-            part, report = shown(home.files[kind], tmp_path, start_s=start_s, duration_s=duration_s)
-            assert np.array_equal(part, whole[first:last])
-            assert report.n_network_evaluations == full.n_network_evaluations == len(calls)
+        calls.clear()
+        part, report = shown(home.files[kind], tmp_path, start_s=0.2, duration_s=0.12)
+        assert np.array_equal(part, whole[5:8])
+        assert report.n_network_evaluations == full.n_network_evaluations == len(calls)
 
 
 # --- previews, evaluations, realism, guidance ----------------------------------------------------------------------
@@ -455,11 +449,10 @@ def test_scale_hits_its_targets_from_below(home, tmp_path, kind, target_bytes):
     assert psnr(frames_of(home.sources[kind]), frames) == pytest.approx(report.psnr_db, abs=1e-6)
 
 
-@KINDS
-def test_scaling_repeats_what_encode_does(home, tmp_path, kind):
-    with preferring(kind):
-        encoded(home, tmp_path / "coded.vov", home.sources[kind], 160, "fine")  # the shipped preset's scene ratio
-        scale(tmp_path / "coded.vov", home.sources[kind], tmp_path / "again.vov",
+def test_scaling_repeats_what_encode_does(home, tmp_path):
+    with preferring("moves"):
+        encoded(home, tmp_path / "coded.vov", home.sources["moves"], 160, "fine")  # the shipped preset's scene ratio
+        scale(tmp_path / "coded.vov", home.sources["moves"], tmp_path / "again.vov",
               ScaleOptions(target_bytes=160, device="cpu"), SilentListener())  # fmt: skip
     assert (tmp_path / "again.vov").read_bytes() == (tmp_path / "coded.vov").read_bytes()
 
@@ -478,6 +471,10 @@ def test_no_target_is_exceeded_by_several_segments(home, tmp_path):
             report = encoded(home, tmp_path / "out.vov", source, target_bytes, "short", size=(16, 16), caption=None)
             assert report.segments == 4 and all(pictures_of(tmp_path / "out.vov"))
             over[target_bytes] = report.size_bytes - target_bytes
+        report = scale(tmp_path / "out.vov", source, tmp_path / "scaled.vov",
+                       ScaleOptions(target_bytes=643, device="cpu"), SilentListener())  # fmt: skip
+        assert all(pictures_of(tmp_path / "scaled.vov"))
+        over["scaled"] = report.size_bytes - 643
     assert max(over.values()) <= 0, over
 
 
@@ -546,6 +543,19 @@ def test_segments_are_truncated_and_edited_by_themselves(home, parts, tmp_path):
     assert report.n_network_evaluations == sum(n_evaluations_of(after.header, each) for each in after.segments)
 
 
+def test_a_lost_scene_leaves_the_others(home, parts, tmp_path):
+    data, sections = bytearray(parts.path.read_bytes()), {each.segment: each for each in parts.stream.layout}
+    data[sections[0].offset + 20] ^= 1
+    (tmp_path / "damaged.vov").write_bytes(data)
+    whole, _ = shown(parts.path, tmp_path, start_s=0.36)
+    frames, report = shown(tmp_path / "damaged.vov", tmp_path)
+    assert len(frames) == 27 and np.array_equal(frames[9:], whole)
+    assert len(report.damage) == 1 and "\n" not in report.damage[0]
+    with pytest.raises(FormatError, match=r"damaged\.vov: section at offset") as caught:
+        shown(tmp_path / "damaged.vov", tmp_path, strict=True)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_finished_scene_is_not_made_again(home, parts, tmp_path, monkeypatch):
     states, target, listener = tmp_path / "states", tmp_path / "out.vov", Progress(stop_at="segment 2 of 3")
     with pytest.raises(Interrupted, match="kept"):
@@ -566,7 +576,7 @@ def test_a_finished_scene_is_not_made_again(home, parts, tmp_path, monkeypatch):
     assert not any(states.rglob("*.*"))
 
 
-@pytest.mark.parametrize("effort", ["none", "hadamard", "cyclic", "channels"])
+@pytest.mark.parametrize("effort", ["none", "hadamard", "channels"])
 def test_settings_that_cannot_or_do_not_want_to(home, tmp_path, effort):
     still = np.repeat(frames_of(home.sources["alone"])[:1], 5, axis=0)
     encoded(home, tmp_path / "out.vov", write_clip(tmp_path / "in.y4m", still), 200, effort)
@@ -659,8 +669,7 @@ def test_cutting_keeps_the_part_of_a_step_that_the_picture_ended_with():
 # --- edits ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("share", [None, 0.0, 0.5, 1.0])
-@KINDS
+@pytest.mark.parametrize(("kind", "share"), [("alone", None), ("moves", 0.0), *itertools.product(SOURCES, (0.5, 1.0))])
 def test_a_new_caption_goes_on_in_the_picture(home, tmp_path, kind, share, calls):
     (old,) = home.streams[kind].segments
     s, m = old.atoms.scene_injections, len(old.atoms.counts)
@@ -729,6 +738,15 @@ def test_an_edited_scene_of_a_coarse_clip_can_be_truncated(home, tmp_path):
     scale(tmp_path / "out.vov", None, tmp_path / "less.vov", ScaleOptions(target_bytes=size_bytes - 20),
           SilentListener())  # fmt: skip
     assert pictures_of(tmp_path / "less.vov")[0] > 0
+    with pytest.raises(UsageError, match="without any steering the file still has") as caught:
+        scale(tmp_path / "out.vov", None, tmp_path / "no.vov", ScaleOptions(target_bytes=40), SilentListener())
+    bare_bytes = int(str(caught.value).split()[-1])
+    scale(tmp_path / "out.vov", None, tmp_path / "bare.vov", ScaleOptions(target_bytes=bare_bytes), SilentListener())
+    stream = read_vov(tmp_path / "bare.vov")
+    (segment,), sampler = stream.segments, stream.header.sampler
+    assert segment.atoms is None
+    assert segment.generation.n_injections == full_grid_injections(sampler.snr_start_q, sampler.snr_ratio_q, 1000)
+    assert not stands_still(shown(tmp_path / "bare.vov", tmp_path)[0]), "a clip from the caption alone"
 
 
 @KINDS
@@ -743,7 +761,7 @@ def test_other_lengths_sizes_and_rates(home, tmp_path, kind):
         ("1", {"n_frames": 1}, (1, HEIGHT, WIDTH, 3)),
         ("13", {"n_frames": 13}, (13, HEIGHT, WIDTH, 3)),
         ("size", {"size": (32, 48)}, (N_FRAMES, 48, 32, 3)),
-    ):
+    )[: 3 if kind == "moves" else 1]:
         edit(home.files[kind], tmp_path / f"{name}.vov", EditOptions(**options))
         (segment,) = read_vov(tmp_path / f"{name}.vov").segments
         assert segment.atoms is None and segment.generation
@@ -754,8 +772,8 @@ def test_other_lengths_sizes_and_rates(home, tmp_path, kind):
             edit(home.files[kind], tmp_path / "no.vov", EditOptions(keep_structure=0.5, **options))
 
 
-@KINDS
-def test_a_merged_vector_acts_on_picture_and_clip(home, tmp_path, kind):
+def test_a_merged_vector_acts_on_picture_and_clip(home, tmp_path):
+    kind = "moves"
     encoded(home, tmp_path / "vector.vov", home.sources["moves"], 300, "vector", split=(0.5, 0.5), caption="a street")
     edit(home.files[kind], tmp_path / "both.vov",
          EditOptions(merge=tmp_path / "vector.vov", merge_weight=100, keep_structure=1.0))  # fmt: skip
@@ -959,6 +977,16 @@ def test_paths_that_do_not_fill_their_bytes_are_refused(home, tmp_path, kind):
             inspect(path, verify=True)
 
 
+def test_atoms_on_a_shifted_grid_are_refused(home, tmp_path):
+    """The format has them, this decoder does not: leaving them out would show another picture."""
+    stream = home.streams["moves"]
+    sampler = replace(samples.vector_only().header.sampler, sampler_id="eta", n_steps=4)
+    segment = Segment(index=0, n_frames=N_FRAMES, atoms=CodedAtoms(counts=(8, 16), words=bytes(3)))
+    stream = replace(stream, header=replace(stream.header, sampler=sampler), segments=(segment,), layout=())
+    with pytest.raises(FormatError, match="steering on a shifted time grid"):
+        shown(written(tmp_path / "shifted.vov", stream), tmp_path)
+
+
 def test_a_clip_on_a_picture_is_nothing_that_another_model_knows(home, tmp_path, monkeypatch):
     monkeypatch.setattr(home.backbone, "scene", None)
     with pytest.raises(FormatError, match=r"moves\.vov: .*picture of their scene .* pocket") as caught:
@@ -970,7 +998,6 @@ def test_a_clip_on_a_picture_is_nothing_that_another_model_knows(home, tmp_path,
     assert pictures_of(tmp_path / "out.vov") == [0], "and an encoder makes none for it"
 
 
-@fault(reason="the file is refused when its picture has been sampled, and a preview of the picture is not")
 def test_another_model_refuses_before_it_computes(home, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(home.backbone, "scene", None)
     with pytest.raises(FormatError):
@@ -978,7 +1005,6 @@ def test_another_model_refuses_before_it_computes(home, tmp_path, monkeypatch, c
     assert not calls
 
 
-@fault(reason="counts of a picture are compared with the atoms that the clip has")
 def test_a_picture_has_fewer_atoms_than_the_clip(home, tmp_path):
     """FORMAT.md, 20: a reader MUST refuse a count above P, here 8192 of the picture and 32768 of the clip."""
     counts = (28, 192, 1280, 8192, 28_672)
@@ -997,7 +1023,6 @@ def test_a_picture_has_fewer_atoms_than_the_clip(home, tmp_path):
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
-@fault(reason="the frames that a picture is repeated into are not part of the estimate: 40 bytes can ask for 13 GB")
 def test_the_estimate_knows_how_often_a_picture_is_shown():
     atoms = CodedAtoms(counts=(8, 16), scene_injections=2, words=bytes(3))
     size = {"coded_width": 256, "coded_height": 256, "source_width": 256, "source_height": 256}
@@ -1007,7 +1032,6 @@ def test_the_estimate_knows_how_often_a_picture_is_shown():
     assert decode_cost(header, [segment]).memory_bytes > 65_533 * 256 * 256 * 3
 
 
-@fault(reason="steering anew is estimated as if the whole clip were one picture")
 def test_the_estimate_of_steering_anew_is_that_of_clips():
     atoms = CodedAtoms(counts=(8, 16), scene_injections=2, words=bytes(3))
     header, segment = samples.header(), Segment(index=0, n_frames=33, atoms=atoms)
@@ -1017,7 +1041,6 @@ def test_the_estimate_of_steering_anew_is_that_of_clips():
     assert scene_cost.flop >= clip_cost.flop
 
 
-@fault(reason="the steps of a picture are not among those that steering anew can take")
 def test_the_estimate_of_steering_anew_counts_the_picture(home, tmp_path, monkeypatch):
     estimates = []
 
@@ -1168,7 +1191,6 @@ def test_what_moves_much_begins_at_more_noise():
     assert len(set(starts)) == 7 or starts[-2] == 127
 
 
-@fault(reason="a clip that gets no injection after its picture asks the network nothing, and one evaluation is counted")
 def test_evaluations_of_a_clip_that_nothing_is_left_for(home, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(scene_module, "_CLIP_BITS", 8 * 150)
     with preferring("moves"):

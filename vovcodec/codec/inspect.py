@@ -158,9 +158,7 @@ def _n_indices(stream: VovFile, segment: Segment) -> int:
 
 
 def _n_atoms(stream: VovFile, segment: Segment, geometry: LatentGeometry) -> int:
-    from vovcodec.entropy.choices import decode_choices
+    from vovcodec.codec.chosen import segment_atoms
 
-    header, atoms = stream.header, segment.atoms
-    shape = geometry.latent_shape(geometry.coded_frames(segment.n_frames), header.coded_width, header.coded_height)
-    decode_choices(atoms.codebook, atoms.words, atoms.counts, atoms.n_positions(shape))
-    return sum(atoms.counts)
+    segment_atoms(stream.header, segment, geometry)
+    return sum(segment.atoms.counts)

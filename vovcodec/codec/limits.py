@@ -111,16 +111,30 @@ def decode_cost(
     if not known:
         return DecodeCost(n_total, None, None, None)
     work += 3 * _PER_OUTPUT_VALUE * header.source_width * header.source_height
+    # A picture of a scene is repeated into all frames that it stands for.
+    shown = max((s.n_frames for s in segments if s.atoms and s.atoms.scene_injections), default=0)
+    work += 3 * shown * header.coded_width * header.coded_height
     work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
     work += _PER_SYMBOL * max((sum(_vector_lengths(header, s)) for s in segments), default=0)
     return DecodeCost(n_total, model, work, flop)
 
 
-def steering_cost(header: StreamHeader, segments: Sequence[Segment], n_steps: int) -> DecodeCost:
-    """Of steering these segments anew, `n_steps` steps of the sampler each; memory as for decoding them."""
-    cost = decode_cost(header, segments)
+def steering_cost(
+    header: StreamHeader, segments: Sequence[Segment], n_steps: int, n_picture_steps: int = 0
+) -> DecodeCost:
+    """Of steering these segments anew, `n_steps` steps of the sampler each; memory as for decoding them as clips.
+
+    n_picture_steps: of a picture of each clip's scene, before that; they are counted, and cost next to nothing.
+    """
+    plain = [replace(s, atoms=replace(s.atoms, scene_injections=0)) if s.atoms else s for s in segments]
+    cost = decode_cost(header, plain)
     n_evaluations = sum(evaluations_of_steps(header.backbone_id, n_steps, s.n_frames > 1) for s in segments)
     flop = None if cost.flop is None else cost.flop * n_evaluations / cost.n_evaluations
+    if n_picture_steps:
+        # Its last estimate may be made twice: where the bytes end, and where the clip goes on from.
+        of_picture = evaluations_of_steps(header.backbone_id, n_picture_steps, False)
+        of_picture += evaluations_of_steps(header.backbone_id, 1, False)
+        n_evaluations += of_picture * sum(s.n_frames > 1 for s in segments)
     return replace(cost, n_evaluations=n_evaluations, flop=flop)
 
 

@@ -14,12 +14,12 @@ from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.catalog import model_facts
 from vovcodec.backbone.locate import is_cached_revision
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.chosen import segment_atoms
 from vovcodec.codec.measure import n_realism_steps
 from vovcodec.codec.models import BackboneCache
 from vovcodec.codec.plans import importance_plan, plan_of_segment, scene_plan_of_segment
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
-from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
@@ -36,7 +36,6 @@ __all__ = [
     "load_matching_backbone",
     "make_adapter",
     "regenerate_latents",
-    "segment_atoms",
     "segment_indices",
     "shown_frames",
     "theta_of",
@@ -184,14 +183,6 @@ class Adapters:
         return adapter
 
 
-def segment_atoms(header: StreamHeader, segment: Segment, shape: tuple[int, ...]) -> Choices:
-    """What steering chose at every injection of a segment, for latents of `shape`."""
-    if segment.atoms is None:
-        return []
-    plan = plan_of_segment(header, segment)
-    return decode_choices(plan.codebook, segment.atoms.words, segment.atoms.counts, plan.n_positions(shape))
-
-
 def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
     """Candidate of every step of a segment with importance sampling; empty for others.
 
@@ -236,11 +227,13 @@ def regenerate_latents(
         on_step: called as in `sampler.sample`.
     """
     shape = backbone.geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
-    atoms, indices = segment_atoms(header, segment, shape), segment_indices(header, segment)
+    atoms, indices = segment_atoms(header, segment, backbone.geometry)[0], segment_indices(header, segment)
     state: list[tuple[float, Tensor]] = []
 
     scene_plan = scene_plan_of_segment(header, segment)
     n_scene = len(scene_plan.counts) if scene_plan else 0
+    if n_scene and n_scene < len(segment.atoms.counts) and backbone.scene is None:
+        raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
 
     def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
         state[:] = [(t, x_t)]
@@ -275,8 +268,6 @@ def regenerate_latents(
 
 
 def _scene_velocity(backbone: Backbone, velocity: Velocity, picture: Tensor, n_frames: int) -> SceneVelocity:
-    if backbone.scene is None:
-        raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
     return SceneVelocity(velocity, backbone.scene.standing(picture, n_frames), backbone.scene.impose)
 
 

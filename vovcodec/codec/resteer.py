@@ -36,7 +36,13 @@ from vovcodec.codec.injection import (
 from vovcodec.codec.limits import require_affordable, steering_cost
 from vovcodec.codec.models import announce_needs
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
-from vovcodec.codec.plans import frame_rate_of, plan_of_preset, plan_of_segment, shift_q8_of_preset
+from vovcodec.codec.plans import (
+    frame_rate_of,
+    plan_of_preset,
+    plan_of_segment,
+    scene_plan_of_preset,
+    shift_q8_of_preset,
+)
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone
 from vovcodec.codec.scene import inject_scene
 from vovcodec.codec.spool import FrameSpool
@@ -45,7 +51,7 @@ from vovcodec.errors import MediaError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener
-from vovcodec.sampling.schedule import full_grid_injections
+from vovcodec.sampling.schedule import LEAST_STEERED_TIME, full_grid_injections
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 
 __all__ = ["preset_of_header", "read_reference", "resteer"]
@@ -69,7 +75,7 @@ def resteer(
     device = pick_device(require_one_device(options.device, "scale"))
     preset = preset_of_header(header)
     require_affordable(
-        steering_cost(header, stream.segments, _most_steps(header, preset, options)),
+        steering_cost(header, stream.segments, *_most_steps(header, preset, options)),
         options.limits,
         device=device,
         free_bytes=free_memory_bytes(device),
@@ -93,12 +99,16 @@ def resteer(
         return _Job(stream, preset, backbone, spool, options, listener).run()
 
 
-def _most_steps(header: StreamHeader, preset: Preset, options: ScaleOptions) -> int:
-    """Steps of the sampler that new steering can take, however many bytes there are."""
+def _most_steps(header: StreamHeader, preset: Preset, options: ScaleOptions) -> tuple[int, int]:
+    """Steps of the sampler that new steering can take, however many bytes there are: of a segment, and of a picture of
+    its scene before that."""
     if options.method == "importance":
-        return options.steps or _MOST_STEPS
+        return options.steps or _MOST_STEPS, 0
     grid = header.sampler if header.sampler.schedule == "snr" else _own_plan(header, preset)
-    return 1 + full_grid_injections(grid.snr_start_q, grid.snr_ratio_q, MAX_INJECTIONS)
+    picture = scene_plan_of_preset(preset, _own_plan(header, preset))
+    ratios = (grid.snr_ratio_q, picture.snr_ratio_q) if header.backbone_id == "pocket" else (grid.snr_ratio_q,)
+    steps = [1 + full_grid_injections(grid.snr_start_q, q, MAX_INJECTIONS, LEAST_STEERED_TIME) for q in ratios]
+    return steps[0], sum(steps[1:])
 
 
 def _own_plan(header: StreamHeader, preset: Preset) -> SteeringPlan:

@@ -127,9 +127,9 @@ def inject_scene(
     )
     # Once from where the picture was cut; the clip's first estimate is known.
     n_evaluations += evaluations_of_steps(backbone.id, 1, False)
-    n_evaluations += evaluations_of_steps(backbone.id, len(clip_plan.counts), True)
     if not clip_plan.counts:
         return None, n_evaluations
+    n_evaluations += evaluations_of_steps(backbone.id, len(clip_plan.counts), True)
     words = checked_words(clip_plan, [*choices[:n_scene], *moves], tuple(target.shape))
     atoms = coded_atoms(clip_plan, words, scene_plan)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations

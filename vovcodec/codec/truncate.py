@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vovcodec.backbone.geometry import LatentGeometry, known_geometry
+from vovcodec.codec.chosen import segment_atoms
 from vovcodec.container import CodedAtoms, Generation, Segment, StreamHeader, VovFile, serialize
 from vovcodec.container.counts import INJECTIONS_MAX
-from vovcodec.entropy.choices import decode_choices, encode_choices
+from vovcodec.entropy.choices import encode_choices
 from vovcodec.errors import ModelError, UsageError
 from vovcodec.sampling.schedule import full_grid_injections
 
@@ -22,10 +23,7 @@ class AtomCutter:
         atoms = segment.atoms
         self.n_injections = len(atoms.counts) if atoms else 0
         if atoms:
-            n_coded_frames = geometry.coded_frames(segment.n_frames)
-            shape = geometry.latent_shape(n_coded_frames, header.coded_width, header.coded_height)
-            self._n_positions = atoms.n_positions(shape)
-            self._chosen = decode_choices(atoms.codebook, atoms.words, atoms.counts, self._n_positions)
+            self._chosen, self._n_positions = segment_atoms(header, segment, geometry)
 
     def cut(self, n_injections: int) -> Segment:
         """The first so many injections. The check goes, since the picture is another one."""

@@ -20,6 +20,7 @@ from vovcodec.errors import UsageError
 __all__ = [
     "ETA_UNIT",
     "LAST_UNIT",
+    "LEAST_STEERED_TIME",
     "LEAST_TIME",
     "REALISM_STEPS",
     "ancestral_etas",
@@ -36,6 +37,7 @@ __all__ = [
 ETA_UNIT = 200
 LAST_UNIT = 16
 LEAST_TIME = 0.02  # below this noise is invisible
+LEAST_STEERED_TIME = 0.005  # from here on an estimate does not improve; pictures of flat colours do up to here
 REALISM_STEPS = 4  # of realism.py
 
 
@@ -119,10 +121,10 @@ def snr_grid(
     return [1.0, *(time_of(s) for s in snrs), 0.0]
 
 
-def full_grid_injections(snr_start_q: int, snr_ratio_q: int, most: int) -> int:
-    """Injections of an `snr_grid` that goes down to where noise is invisible (LEAST_TIME), 1..`most`."""
+def full_grid_injections(snr_start_q: int, snr_ratio_q: int, most: int, least_time: float = LEAST_TIME) -> int:
+    """Injections of an `snr_grid` that goes down to `least_time`, by default where noise is invisible, 1..`most`."""
     snr, n_injections = _snr_start(snr_start_q), 1
-    while n_injections < most and time_of(snr) > LEAST_TIME:
+    while n_injections < most and time_of(snr) > least_time:
         snr *= 1.0 + snr_ratio_q / 64
         n_injections += 1
     return n_injections

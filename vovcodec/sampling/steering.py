@@ -39,13 +39,12 @@ from vovcodec.errors import UsageError
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initial_noise, sample
-from vovcodec.sampling.schedule import LAST_UNIT, ancestral_etas, snr_grid
+from vovcodec.sampling.schedule import LAST_UNIT, LEAST_STEERED_TIME, ancestral_etas, snr_grid
 from vovcodec.sampling.trellis import MAX_PATH_ATOMS, TrellisCodebook, bits_to_reach
 
 __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
 MAX_INJECTIONS = 200
-_LEAST_STEERED_TIME = 0.005  # from here on an estimate does not improve; pictures of flat colours do up to here
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
 
 
@@ -234,7 +233,7 @@ def steer(
         search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
         count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
-        if t_next < _LEAST_STEERED_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*spent, count], n_positions):
+        if t_next < LEAST_STEERED_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*spent, count], n_positions):
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if plan.codebook == "trellis":
