@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from tiny_models import save_tiny_pocket
@@ -37,6 +38,7 @@ def test_every_sample_has_the_update_that_a_file_with_its_vector_has(tmp_path):
         assert not torch.allclose(alone, plain[sample : sample + 1], atol=1e-2)
 
 
+@pytest.mark.slow  # it trains
 def test_the_command_trains_measures_and_continues(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VOVCODEC_MODELS", str(tmp_path))
     ticks = itertools.count()

@@ -104,6 +104,7 @@ def test_training_continues_where_it_stopped(tmp_path):
     assert n_more > n_first and steps == list(range(n_more))
 
 
+@pytest.mark.slow  # it trains
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(DESIGNS, "deep", tiny("deep"))
     monkeypatch.setattr(autoencoders, "_COST_SIZE", (9, 64, 96))

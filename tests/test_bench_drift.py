@@ -6,6 +6,8 @@ import csv
 import math
 from pathlib import Path
 
+import pytest
+
 from vovcodec.bench import drift
 from vovcodec.codec.check import LEAST_AGREEMENT_DB
 from vovcodec.container import read_vov
@@ -14,6 +16,7 @@ GOLDEN = Path(__file__).parent / "golden"
 RESULTS = Path(drift.__file__).parent / "results"
 
 
+@pytest.mark.slow  # five decodes of the shipped model
 def test_a_file_compared_with_itself_and_with_other_noise():
     stream = read_vov(GOLDEN / "v0.9-pocket.vov")
     same = drift.Setting("cpu", "float32", 1)

@@ -146,6 +146,7 @@ def test_the_command(waves, tmp_path, capsys):
     assert "no scheme 'nothing'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # two codecs search for their bytes
 def test_published_settings_beside_the_codecs(waves, tmp_path, capsys):
     out = tmp_path / "table.tsv"
     common = ["--media", str(waves), "--out", str(out), "--frames", "5", "--bytes", "300", "--threads", "1"]

@@ -29,6 +29,7 @@ def data(tmp_path):
     return folder
 
 
+@pytest.mark.slow  # two codecs search for their bytes
 def test_both_splits_are_coded_in_equal_bytes(tiny_preset, data, tmp_path, capsys):
     out = tmp_path / "seen.tsv"
     arguments = ["--data", str(data), "--out", str(out), "--preset", str(tiny_preset), "--effort", "fast"]

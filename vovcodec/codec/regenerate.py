@@ -274,8 +274,8 @@ def _scene_velocity(backbone: Backbone, velocity: Velocity, picture: Tensor, n_f
 def _plan(header: StreamHeader, segment: Segment) -> SteeringPlan | ImportancePlan | list[float]:
     """What the sampler of a segment follows; the times of one without choices. Raises FormatError."""
     sampler = header.sampler
-    if sampler.schedule == "snr":
-        return plan_of_segment(header, segment)
+    if sampler.schedule == "snr" or segment.atoms is not None:
+        return plan_of_segment(header, segment)  # which refuses atoms on another schedule
     if segment.importance is not None:
         return importance_plan(sampler, segment.importance.log2_candidates)
     return time_grid(sampler.n_steps, sampler.shift_q8)
