@@ -119,6 +119,7 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "states").rglob("*.*"))
 
 
+@pytest.mark.slow  # five processes that import torch
 def test_killed_three_times_in_a_row(job):
     """In the first fit, while a finished segment is being kept, while the output is being written."""
     source, folder = job

@@ -54,6 +54,7 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["encode_segment"]
 
+_VECTOR_FIELDS_BYTES = 3  # what the fields of a vector that a scene does without take, at least
 _MOST_BESIDE_A_SCENE = 0.05  # a vector with more of the bytes was asked for; with less a scene can do without it
 
 
@@ -163,7 +164,7 @@ def encode_segment(
                     target,
                     plan,
                     index,
-                    size_bytes=payload_bytes,
+                    size_bytes=payload_bytes + (_VECTOR_FIELDS_BYTES if adapter else 0),
                     listener=listener,
                     on_step=estimate.shown_by(listener),
                 )
