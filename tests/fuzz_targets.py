@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vovcodec.codec.inspect import summary
-from vovcodec.codec.plans import plan_of_segment
+from vovcodec.codec.plans import plan_of_segment, scene_plan_of_segment
 from vovcodec.container import Limits, VovFile, audio_of, describe, describe_lines, parse, serialize
 from vovcodec.container.indices import unpack_indices
 from vovcodec.entropy.choices import Choices, decode_choices
@@ -96,10 +96,13 @@ def check_segment(stream: VovFile, segment) -> None:
         check_times(time_grid(sampler.n_steps, sampler.shift_q8))
         return
     plan = plan_of_segment(header, segment)
-    check_times(plan.times)
-    assert all(0 <= eta <= 1 for eta in plan.etas)
+    scene = scene_plan_of_segment(header, segment)
+    for each in (scene, plan) if scene else (plan,):
+        check_times(each.times)
+        assert all(0 <= eta <= 1 for eta in each.etas)
     if choices is not None:
-        check_noises(plan, choices, segment.index, plan.n_entries(shape))
+        n_scene = len(scene.counts) if scene else 0
+        check_noises(plan, choices[n_scene:], segment.index, plan.n_entries(shape))
 
 
 def check_times(times: list[float]) -> None:

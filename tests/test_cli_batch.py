@@ -119,7 +119,7 @@ def test_progress_events_keep_to_the_schema(inputs, capsys):
 def test_the_schema_names_what_the_reports_have():
     from dataclasses import fields
 
-    from vovcodec.codec.options import DecodeReport, EditReport, EncodeReport, ScaleReport
+    from vovcodec.codec.reports import DecodeReport, EditReport, EncodeReport, ScaleReport
 
     reports = {"encode": EncodeReport, "decode": DecodeReport, "scale": ScaleReport, "edit": EditReport}
     for name, report in reports.items():

@@ -13,17 +13,8 @@ from pathlib import Path
 import pytest
 
 from vovcodec.cli.app import run
-from vovcodec.codec.options import (
-    DecodeLimits,
-    DecodeOptions,
-    DecodeReport,
-    EditOptions,
-    EditReport,
-    EncodeOptions,
-    EncodeReport,
-    ScaleOptions,
-    ScaleReport,
-)
+from vovcodec.codec.options import DecodeLimits, DecodeOptions, EditOptions, EncodeOptions, ScaleOptions
+from vovcodec.codec.reports import DecodeReport, EditReport, EncodeReport, ScaleReport
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 
 ENCODED = EncodeReport(

@@ -19,7 +19,7 @@ import signal, sys, time, types
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from fractions import Fraction
 from pathlib import Path
-from vovcodec.codec.options import DecodeReport
+from vovcodec.codec.reports import DecodeReport
 
 def decode(source, target, options, listener):
     listener.stage("copying", 1)

@@ -20,8 +20,9 @@ from vovcodec.codec.decode import decode
 from vovcodec.codec.edit import edit
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
-from vovcodec.codec.options import DecodeOptions, DecodeReport, EditOptions, EncodeOptions, ScaleOptions
+from vovcodec.codec.options import DecodeOptions, EditOptions, EncodeOptions, ScaleOptions
 from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenerate_latents, segment_indices
+from vovcodec.codec.reports import DecodeReport
 from vovcodec.codec.scale import scale
 from vovcodec.container import VovFile, read_vov, write_vov
 from vovcodec.errors import FormatError, MediaError, ModelError, OutputExistsError, UsageError

@@ -1191,7 +1191,7 @@ def test_what_moves_much_begins_at_more_noise():
 
 
 def test_evaluations_of_a_clip_that_nothing_is_left_for(home, tmp_path, monkeypatch, calls):
-    monkeypatch.setattr(scene_module, "_CLIP_BITS", 8 * 150)
+    monkeypatch.setattr(scene_module, "_field_bytes", lambda scene_plan, plan: (2, 152))
     with preferring("moves"):
         report = encoded(home, tmp_path / "out.vov", home.sources["moves"], 160)
     assert pictures_of(tmp_path / "out.vov") == [0]

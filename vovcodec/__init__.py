@@ -15,11 +15,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "DecodeOptions": "vovcodec.codec.options",
-    "DecodeReport": "vovcodec.codec.options",
+    "DecodeReport": "vovcodec.codec.reports",
     "EditOptions": "vovcodec.codec.options",
-    "EditReport": "vovcodec.codec.options",
+    "EditReport": "vovcodec.codec.reports",
     "EncodeOptions": "vovcodec.codec.options",
-    "EncodeReport": "vovcodec.codec.options",
+    "EncodeReport": "vovcodec.codec.reports",
     "VovError": "vovcodec.errors",
     "decode": "vovcodec.codec.decode",
     "edit": "vovcodec.codec.edit",

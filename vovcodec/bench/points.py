@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from vovcodec.anchors import Coded, RateSearch
-from vovcodec.codec.options import EncodeOptions, EncodeReport
+from vovcodec.codec.options import EncodeOptions
+from vovcodec.codec.reports import EncodeReport
 from vovcodec.evaluation.pictures import read_media, read_pictures, resized
 from vovcodec.media import coded_size, probe
 from vovcodec.metrics import ms_ssim, psnr, ssim

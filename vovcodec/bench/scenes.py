@@ -88,7 +88,8 @@ def _work(options: argparse.Namespace) -> int:
         for path in media_paths(options):
             item = read_item(path, options.preset, options.frames, None)
             for target_bytes in () if item.is_still else options.bytes:
-                key = {"effort": options.effort, "item": item.name, "frames": len(item.frames)}
+                size = "{}x{}".format(*item.size)
+                key = {"effort": options.effort, "item": item.name, "size": size, "frames": len(item.frames)}
                 for preset in (options.preset, str(plain)):
                     is_allowed = preset == options.preset
                     found = table.having(target_bytes=target_bytes, scene=is_allowed, **key)

@@ -23,7 +23,7 @@ from vovcodec.bench.command import backbone_of, media_parser, media_paths, run
 from vovcodec.bench.points import Item, byte_counts, encode_item, names, read_item
 from vovcodec.bench.preset_text import setting_path, with_values
 from vovcodec.bench.table import Table
-from vovcodec.codec.options import EncodeReport
+from vovcodec.codec.reports import EncodeReport
 from vovcodec.errors import UsageError
 from vovcodec.presets import Preset, load_preset, preset_path, resolve
 from vovcodec.progress import SilentListener

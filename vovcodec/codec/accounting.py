@@ -100,9 +100,10 @@ def payload_size(segment: Segment) -> int:
     """Bytes of a coded segment that its share of the budget pays for."""
     vector = segment.vector.size_bytes if segment.vector else 0
     atoms = segment.atoms
-    steering = (
-        len(atoms.words) + -(-(counts_bits(atoms.counts, atoms.codebook) + scene_bits(atoms)) // 8) if atoms else 0
-    )
+    steering = 0
+    if atoms:
+        field_bits = counts_bits(atoms.counts, atoms.codebook) + scene_bits(atoms)
+        steering = len(atoms.words) + math.ceil(field_bits / 8)
     return vector + steering + (len(segment.importance.indices) if segment.importance else 0)
 
 
@@ -112,7 +113,7 @@ def scene_bits(atoms: CodedAtoms) -> int:
     if not n_scene:
         return 0
     n_bits = 6 * -(-n_scene.bit_length() // 5) + (1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9)
-    if n_scene < len(atoms.counts):
+    if atoms.has_scene_and_clip:
         n_bits += (1 if atoms.scene_last_q == LAST_UNIT else 5) + (9 if atoms.clip_start_q else 1)
     return n_bits
 

@@ -22,10 +22,11 @@ from vovcodec.codec.limits import decode_cost, require_affordable, require_withi
 from vovcodec.codec.losses import Concealer, spans
 from vovcodec.codec.measure import n_evaluations_of, n_realism_steps, peak_memory_bytes
 from vovcodec.codec.models import BackboneCache, announce_needs
-from vovcodec.codec.options import DecodeOptions, DecodeReport
+from vovcodec.codec.options import DecodeOptions
 from vovcodec.codec.plans import frame_rate_of
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.regenerate import load_matching_backbone
+from vovcodec.codec.reports import DecodeReport
 from vovcodec.codec.sound import track_of
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
 from vovcodec.errors import FormatError, UsageError, name_input

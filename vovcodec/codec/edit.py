@@ -13,8 +13,9 @@ from vovcodec.codec.inspect import summary
 from vovcodec.codec.keep import keep_steering
 from vovcodec.codec.limits import require_within
 from vovcodec.codec.measure import section_sizes
-from vovcodec.codec.options import DecodeOptions, DecodeReport, EditOptions, EditReport
+from vovcodec.codec.options import DecodeOptions, EditOptions
 from vovcodec.codec.output import require_writable
+from vovcodec.codec.reports import DecodeReport, EditReport
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VovFile, parse, read_vov, serialize
 from vovcodec.errors import UsageError

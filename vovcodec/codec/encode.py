@@ -32,10 +32,11 @@ from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone
-from vovcodec.codec.options import EncodeOptions, EncodeReport
+from vovcodec.codec.options import EncodeOptions
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import adaptation_of_preset, plan_of_preset, sampler_of_preset
 from vovcodec.codec.pool import DevicePool
+from vovcodec.codec.reports import EncodeReport
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
 from vovcodec.codec.sound import kept_sound, sound_wish
 from vovcodec.codec.spool import FrameSpool

@@ -26,7 +26,7 @@ def n_realism_steps(header: StreamHeader, segment: Segment) -> int:
     if sampler.schedule == "snr":
         start_q, ratio_q = sampler.snr_start_q, sampler.snr_ratio_q
         n_steered, last_q = (len(atoms.counts), atoms.last_q) if atoms else (0, LAST_UNIT)
-        if _has_moves(segment):
+        if atoms and atoms.has_scene_and_clip:
             start_q, n_steered = atoms.clip_start_q, n_steered - atoms.scene_injections
         elif atoms and atoms.scene_injections:
             ratio_q = atoms.scene_ratio_q
@@ -64,23 +64,18 @@ def evaluations_by_length(
     n_steps = header.sampler.steps_of(segment)
     n_steps = min(steps or n_steps, n_steps)
     n_more = n_realism_steps(header, segment) if realism else 0
-    n_scene = segment.atoms.scene_injections if segment.atoms else 0
-    each = 1 + is_guided
-    if not n_scene:
-        return {
-            segment.n_frames: each * evaluations_of_steps(header.backbone_id, n_steps, segment.n_frames > 1, n_more)
-        }
-    n_picture = min(n_steps, n_scene + 1) if _has_moves(segment) else n_steps
-    found = {1: each * evaluations_of_steps(header.backbone_id, n_picture, False, 0 if _has_moves(segment) else n_more)}
-    if n_steps > n_picture:
-        n_clip = evaluations_of_steps(header.backbone_id, n_steps - n_picture, True, n_more)
-        found[segment.n_frames] = each * n_clip
-    return found
-
-
-def _has_moves(segment: Segment) -> bool:
-    """Whether a clip follows the picture of the segment's scene."""
-    return segment.atoms is not None and 0 < segment.atoms.scene_injections < len(segment.atoms.counts)
+    atoms = segment.atoms
+    n_picture = min(n_steps, atoms.scene_injections + 1) if atoms and atoms.scene_injections else 0
+    if atoms and n_picture and not atoms.has_scene_and_clip:
+        n_picture = n_steps  # an edit may have it go on
+    # What goes on after the file, goes on in the sampler that ends it.
+    samplers = [(1, n_picture), (segment.n_frames, n_steps - n_picture)]
+    samplers = [(n_frames, n) for n_frames, n in samplers if n]
+    more = [0] * (len(samplers) - 1) + [n_more]
+    return {
+        n_frames: (1 + is_guided) * evaluations_of_steps(header.backbone_id, n, n_frames > 1, m)
+        for (n_frames, n), m in zip(samplers, more, strict=True)
+    }
 
 
 def section_sizes(stream: VovFile) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What a caller may ask of the codec and what it reports back: plain frozen data, no behaviour beyond checks.
+"""What a caller may ask of the codec: plain frozen data, no behaviour beyond checks (reports.py is what comes back).
 
 The command line builds these from flags; a Python caller builds them directly. `None` always means "not asked for:
 the preset or the input decides".
@@ -19,13 +19,9 @@ __all__ = [
     "Approve",
     "DecodeLimits",
     "DecodeOptions",
-    "DecodeReport",
     "EditOptions",
-    "EditReport",
     "EncodeOptions",
-    "EncodeReport",
     "ScaleOptions",
-    "ScaleReport",
     "check_realism",
 ]
 
@@ -164,35 +160,6 @@ class EncodeOptions:
 
 
 @dataclass(frozen=True)
-class EncodeReport:
-    """What one encode produced.
-
-    sections: bytes per kind of section, summing to size_bytes. bpp: 8·size_bytes / (frames·source width·height).
-    psnr_db, ssim: of the decoded frames against the source at coded size. sizes: (width, height) in pixels.
-    n_network_evaluations: forward passes of the velocity network, all segments. caption: the text stored.
-    """
-
-    output: str
-    size_bytes: int
-    sections: dict[str, int]
-    bpp: float
-    psnr_db: float
-    ssim: float
-    n_frames: int
-    source_size: tuple[int, int]
-    coded_size: tuple[int, int]
-    frame_rate: Fraction
-    preset: str
-    effort: str
-    backbone: str
-    n_network_evaluations: int
-    encode_s: float
-    peak_memory_bytes: int
-    segments: int
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class DecodeLimits:
     """What one file may have or take; `codec.limits` enforces it. The defaults of the counts are the format's bounds.
 
@@ -266,28 +233,6 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True)
-class DecodeReport:
-    """What one decode produced.
-
-    verify_psnr_db: PSNR the encoder measured, as stored in the file; None without a check section or without `verify`.
-    drift_db: PSNR in dB between this machine's and the encoder's thumbnails, infinite where they agree (40 and
-        more is as it should be); None as above.
-    damage: what was wrong with the file, one line each, and which frames are lost; empty for a whole file.
-    """
-
-    output: str
-    n_frames: int
-    size: tuple[int, int]
-    frame_rate: Fraction
-    decode_s: float
-    n_network_evaluations: int
-    peak_memory_bytes: int
-    verify_psnr_db: float | None = None
-    drift_db: float | None = None
-    damage: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class ScaleOptions:
     """Settings of one `scale`: new steering for an existing file, within a byte budget.
 
@@ -313,22 +258,6 @@ class ScaleOptions:
         _check_positive(self, "target_bytes", "steps", "threads")
         if self.steps is not None and self.method == "atoms":
             raise UsageError("steps go with the method importance; with atoms the bytes decide how many there are")
-
-
-@dataclass(frozen=True)
-class ScaleReport:
-    """What one `scale` produced; fields as in `EncodeReport`. No quality is known where no reference was given."""
-
-    output: str
-    size_bytes: int
-    sections: dict[str, int] = field(default_factory=dict)
-    bpp: float = 0.0
-    psnr_db: float | None = None
-    ssim: float | None = None
-    n_frames: int = 0
-    n_network_evaluations: int = 0
-    scale_s: float = 0.0
-    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -388,25 +317,3 @@ class EditOptions:
                 "nothing to change: give --caption, --replace, --merge, --strength, --size, --frames, --fps or "
                 "--keep-structure"
             )
-
-
-@dataclass(frozen=True)
-class EditReport:
-    """What one `edit` into a `.vov` file produced; size_bytes and sections as in `EncodeReport`.
-
-    vectors, strengths: of the segment that has most vectors. steps: of the sampler, of the segment that takes
-    most.
-    """
-
-    output: str
-    size_bytes: int
-    sections: dict[str, int]
-    n_frames: int
-    coded_size: tuple[int, int]
-    frame_rate: Fraction
-    segments: int
-    vectors: int
-    strengths: list[float] | None
-    steps: int
-    edits: int | None
-    caption: str = ""

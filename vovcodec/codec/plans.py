@@ -65,14 +65,13 @@ def scene_plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPla
     atoms = segment.atoms
     if atoms is None or not atoms.scene_injections:
         return None
-    counts, is_all = atoms.counts[: atoms.scene_injections], atoms.scene_injections == len(atoms.counts)
     return replace(
         plan_of_segment(header, segment),
         snr_start_q=header.sampler.snr_start_q,
         snr_ratio_q=atoms.scene_ratio_q,
         before=(),
-        counts=counts,
-        last_q=atoms.last_q if is_all else atoms.scene_last_q,
+        counts=atoms.counts[: atoms.scene_injections],
+        last_q=atoms.scene_last_q if atoms.has_scene_and_clip else atoms.last_q,
     )
 
 

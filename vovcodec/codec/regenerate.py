@@ -231,29 +231,33 @@ def regenerate_latents(
     state: list[tuple[float, Tensor]] = []
 
     scene_plan = scene_plan_of_segment(header, segment)
-    n_scene = len(scene_plan.counts) if scene_plan else 0
-    if n_scene and n_scene < len(segment.atoms.counts) and backbone.scene is None:
+    has_clip = scene_plan is not None and segment.atoms.has_scene_and_clip
+    if has_clip and backbone.scene is None:
         raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
 
     def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
         state[:] = [(t, x_t)]
-        if on_step is not None and not (n_scene and clean.shape == shape and t == 1.0):  # where nothing is evaluated
+        if on_step is not None:
             on_step(t, x_t, clean)
+
+    def watch_clip(t: float, x_t: Tensor, clean: Tensor) -> None:
+        if t < 1.0:  # where nothing is evaluated
+            watch(t, x_t, clean)
 
     with adapters.velocity(header, segment, caption, guidance=guidance) as velocity:
         plan = _plan(header, segment)
         device = backbone.device
         if scene_plan is not None:
             size = backbone.geometry.latent_shape(1, header.coded_width, header.coded_height)
-            chosen, picture_steps = atoms[:n_scene], n_scene + 1
+            n_scene = len(scene_plan.counts)
+            chosen, moves = atoms[:n_scene], atoms[n_scene:]
             clean = follow(velocity, chosen, scene_plan, segment.index, size, device, on_step=watch, n_steps=n_steps)
-            is_all = not plan.counts or (n_steps is not None and n_steps <= picture_steps)
-            if not is_all:
-                velocity = _scene_velocity(backbone, velocity, clean, n_coded_frames)
-                # The clip's first estimate is known, and is none of the steps.
-                n_clip = None if n_steps is None else n_steps - picture_steps + 1
-                chosen = atoms[n_scene:]
-                clean = follow(velocity, chosen, plan, segment.index, shape, device, on_step=watch, n_steps=n_clip)
+            # The clip's first estimate is known and none of the steps, of which the picture had n_scene + 1.
+            n_clip = None if n_steps is None else n_steps - n_scene
+            if has_clip and (n_clip is None or n_clip > 1):
+                standing = backbone.scene.standing(clean, n_coded_frames)
+                velocity = SceneVelocity(velocity, standing, backbone.scene.impose)
+                clean = follow(velocity, moves, plan, segment.index, shape, device, on_step=watch_clip, n_steps=n_clip)
         elif isinstance(plan, SteeringPlan):
             clean = follow(velocity, atoms, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)
         elif isinstance(plan, ImportancePlan):
@@ -265,10 +269,6 @@ def regenerate_latents(
             return clean
         t, x_t = state[0]
         return with_realism(velocity, x_t, clean, t, realism, on_step)
-
-
-def _scene_velocity(backbone: Backbone, velocity: Velocity, picture: Tensor, n_frames: int) -> SceneVelocity:
-    return SceneVelocity(velocity, backbone.scene.standing(picture, n_frames), backbone.scene.impose)
 
 
 def _plan(header: StreamHeader, segment: Segment) -> SteeringPlan | ImportancePlan | list[float]:

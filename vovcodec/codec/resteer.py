@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,9 +74,9 @@ def resteer(
         torch.set_num_threads(options.threads)
     header = stream.header
     device = pick_device(require_one_device(options.device, "scale"))
-    preset = preset_of_header(header)
+    preset = _without_new_scenes(preset_of_header(header), stream)
     require_affordable(
-        steering_cost(header, stream.segments, *_most_steps(header, preset, options)),
+        steering_cost(header, stream.segments, *_most_steps(header, stream.segments, preset, options)),
         options.limits,
         device=device,
         free_bytes=free_memory_bytes(device),
@@ -99,16 +100,23 @@ def resteer(
         return _Job(stream, preset, backbone, spool, options, listener).run()
 
 
-def _most_steps(header: StreamHeader, preset: Preset, options: ScaleOptions) -> tuple[int, int]:
+def _most_steps(
+    header: StreamHeader, segments: Sequence[Segment], preset: Preset, options: ScaleOptions
+) -> tuple[int, int]:
     """Steps of the sampler that new steering can take, however many bytes there are: of a segment, and of a picture of
     its scene before that."""
     if options.method == "importance":
         return options.steps or _MOST_STEPS, 0
     grid = header.sampler if header.sampler.schedule == "snr" else _own_plan(header, preset)
-    picture = scene_plan_of_preset(preset, _own_plan(header, preset))
-    ratios = (grid.snr_ratio_q, picture.snr_ratio_q) if header.backbone_id == "pocket" else (grid.snr_ratio_q,)
-    steps = [1 + full_grid_injections(grid.snr_start_q, q, MAX_INJECTIONS, LEAST_STEERED_TIME) for q in ratios]
-    return steps[0], sum(steps[1:])
+
+    def most(ratio_q: int) -> int:
+        return 1 + full_grid_injections(grid.snr_start_q, ratio_q, MAX_INJECTIONS, LEAST_STEERED_TIME)
+
+    if header.backbone_id != "pocket" or not preset.steering.scene:
+        return most(grid.snr_ratio_q), 0
+    pictures = [each.atoms.scene_ratio_q for each in segments if each.atoms and each.atoms.scene_injections]
+    finest = min(pictures, default=scene_plan_of_preset(preset, _own_plan(header, preset)).snr_ratio_q)
+    return most(grid.snr_ratio_q), most(finest)
 
 
 def _own_plan(header: StreamHeader, preset: Preset) -> SteeringPlan:
@@ -213,8 +221,7 @@ class _Job:
         options: ScaleOptions,
         listener: ProgressListener,
     ) -> None:
-        self.stream, self.backbone, self.spool = stream, backbone, spool
-        self.preset = _without_new_scenes(preset, stream)
+        self.stream, self.preset, self.backbone, self.spool = stream, preset, backbone, spool
         self.options, self.listener = options, listener
         self.adapters = Adapters(backbone)
         file_bytes = self._file_bytes()

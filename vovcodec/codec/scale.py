@@ -8,8 +8,9 @@ from pathlib import Path
 
 from vovcodec.codec.limits import require_within
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
-from vovcodec.codec.options import ScaleOptions, ScaleReport
+from vovcodec.codec.options import ScaleOptions
 from vovcodec.codec.output import require_writable
+from vovcodec.codec.reports import ScaleReport
 from vovcodec.codec.truncate import truncated
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import read_vov

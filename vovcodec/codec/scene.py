@@ -22,16 +22,16 @@ from torch import Tensor
 
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
+from vovcodec.codec.accounting import scene_bits
 from vovcodec.codec.injection import Injected, checked_words, score_weights
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
 from vovcodec.container.counts import counts_bits
-from vovcodec.container.layout import SCENE_RATIO_Q
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.sampler import OnStep, Velocity, estimate
 from vovcodec.sampling.scene import SceneVelocity, scene_start
-from vovcodec.sampling.steering import SteeringPlan, steer
+from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan, steer
 
 __all__ = ["inject_scene"]
 
@@ -41,8 +41,6 @@ _BLOCK_PX, _QUIET_LEVELS = 8, 5.0
 _ALONE_DB = 1.5  # E this far below D(B): nothing but the picture
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
 _LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
-# What a file says about the picture, and about the clip after it [bits]: numbers of injections up to 1024.
-_PICTURE_BITS, _CLIP_BITS, _RATIO_BITS = 13, 10, 8
 
 
 def inject_scene(
@@ -86,18 +84,18 @@ def inject_scene(
         listener.advance()
 
     scene_plan = scene_plan_of_preset(preset, plan)
-    field_bits = _PICTURE_BITS + (0 if scene_plan.snr_ratio_q == SCENE_RATIO_Q else _RATIO_BITS)
+    alone_bytes, both_bytes = _field_bytes(scene_plan, plan)
     scene_plan, choices, picture = steer(
         velocity,
         backbone.scene.target(frames),
         scene_plan,
         index,
-        size_bytes=size_bytes - math.ceil(field_bits / 8),
+        size_bytes=size_bytes - alone_bytes,
         weights=score_weights(backbone, 1, steering.weight),
         reach=steering.reach,
         on_step=record,
     )
-    size_bytes -= math.ceil((field_bits + _CLIP_BITS) / 8)
+    size_bytes -= both_bytes
     n_steps = len(scene_plan.counts) + 1
     n_evaluations = evaluations_of_steps(backbone.id, n_steps, False)
     if not scene_plan.counts:
@@ -133,6 +131,14 @@ def inject_scene(
     words = checked_words(clip_plan, [*choices[:n_scene], *moves], tuple(target.shape))
     atoms = coded_atoms(clip_plan, words, scene_plan)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
+
+
+def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan) -> tuple[int, int]:
+    """What a file says about a picture alone, and about a picture and the clip after it, at most [bytes]."""
+    scene_plan = replace(scene_plan, counts=(0,) * MAX_INJECTIONS)
+    plan = replace(plan, snr_start_q=1, before=scene_plan.counts, counts=(0,))
+    both = coded_atoms(plan, b"", scene_plan)
+    return math.ceil(scene_bits(coded_atoms(scene_plan, b"", scene_plan)) / 8), math.ceil(scene_bits(both) / 8)
 
 
 def _stands_still(moving: np.ndarray) -> bool:

@@ -7,6 +7,7 @@ will have it.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 
@@ -152,6 +153,9 @@ def encode_segment(
     # Sampler steps are not known before the bytes are spent: a guess for the progress bar.
     times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
 
+    finish = functools.partial(
+        finished_segment, backbone, original=frames[:n_frames], index=index, first_frame=first_frame
+    )
     if steers and payload_bytes is not None and (adapter is None or share <= _MOST_BESIDE_A_SCENE):
         with adapted_velocity(backbone, caption, None, None) as plain:
             # Rounding differs from process to process, what follows must not.
@@ -170,15 +174,7 @@ def encode_segment(
                 )
             )
         if injected is not None:
-            return finished_segment(
-                backbone,
-                injected,
-                frames[:n_frames],
-                index=index,
-                first_frame=first_frame,
-                vector=None,
-                n_evaluations=n_evaluations,
-            )
+            return finish(injected, vector=None, n_evaluations=n_evaluations)
 
     vector: CodedVector | None = None
     theta: np.ndarray | None = None
@@ -252,12 +248,4 @@ def encode_segment(
             )
         else:
             injected = inject_nothing(velocity, target, header_sampler, index, on_step=show)
-    return finished_segment(
-        backbone,
-        injected,
-        frames[:n_frames],
-        index=index,
-        first_frame=first_frame,
-        vector=vector,
-        n_evaluations=n_evaluations,
-    )
+    return finish(injected, vector=vector, n_evaluations=n_evaluations)

@@ -163,15 +163,18 @@ class CodedAtoms:
     clip_start_q: int = 0
     words: bytes
 
+    @property
+    def has_scene_and_clip(self) -> bool:
+        """Whether a clip follows the picture of the scene."""
+        return 0 < self.scene_injections < len(self.counts)
+
     def cut(self, n_injections: int, words: bytes) -> CodedAtoms:
         """The first so many injections, fewer than there are, and their `words`."""
-        counts = self.counts[:n_injections]
+        kept = replace(self, counts=self.counts[:n_injections], last_q=16, words=words)
         if n_injections > self.scene_injections:
-            return replace(self, counts=counts, last_q=16, words=words)
+            return kept
         last_q = self.scene_last_q if n_injections == self.scene_injections else 16
-        plain = {"scene_last_q": 16, "clip_start_q": 0}
-        return replace(self, counts=counts, last_q=last_q, scene_injections=min(n_injections, self.scene_injections),
-                       words=words, **(plain if self.scene_injections else {}))  # fmt: skip
+        return replace(kept, last_q=last_q, scene_injections=n_injections, scene_last_q=16, clip_start_q=0)
 
     def n_positions(self, shape: tuple[int, ...]) -> int:
         """Atoms that an injection chooses from for latents of `shape` [1, C, T, h, w] (FORMAT.md, 20)."""

@@ -8,7 +8,7 @@ realism r in [0, 1] the picture is
 
 the straight line that the best compromises between distortion and perception lie on (Freirich, Michaeli and Meir 2021,
 "A theory of the distortion-perception tradeoff in Wasserstein space", arXiv 2107.02555). Only the decoder is concerned:
-every file whose sampler stops above invisible noise, as steered ones do, can be decoded with any r.
+every file whose sampler stops above invisible noise, as nearly all steered ones do, can be decoded with any r.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from vovcodec.sampling.schedule import start_to_q
 
 __all__ = ["SceneVelocity", "scene_start"]
 
-# Where the network's estimate of what moves begins to be better than none: snr·variance, measured on clips whose moving
-# part differs by a factor of 30.
+# Where the network's estimate of what moves begins to be better than none: snr·variance. Chosen on two clips, carphone
+# and dog, whose moving parts have variances of 5.3e-4 and 1.6e-4: the same snr for both was wasted steps or 0.1 dB.
 _FIRST_SNR = 3.5e-4
 
 
