@@ -1,10 +1,11 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.9-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.10-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vovcodec.container import (
@@ -135,15 +136,19 @@ def trellis() -> VovFile:
 
 
 def scenes() -> VovFile:
-    """Two clips on pictures of their scenes: one that moves, one that is the picture and goes on after an edit."""
+    """Clips on pictures of their scenes: one that moves, one that is the picture and goes on after an edit, one with a
+    camera that moves."""
     moving = CodedAtoms(memory=14, counts=(6, 12, 20, 28, 34), last_q=3, scene_injections=3, scene_last_q=9,
                         clip_start_q=-13, words=pattern(12, 15) + b"\xd0")  # fmt: skip
+    panned = replace(moving, camera_path=((-40, 3, 0, -1), (), (0, 2), (700, -90, 0, 0, 5), (1,), ()), camera_step_q=0,
+                     margin_x=3, margin_y=15, crop_left=9, crop_bottom=2)  # fmt: skip
     standing = CodedAtoms(counts=(8, 16), last_q=5, scene_injections=2, scene_ratio_q=32, words=pattern(3, 16))
     segments = (
         Segment(index=0, n_frames=33, atoms=moving, check=CHECK),
         Segment(index=1, first_frame=33, n_frames=21, atoms=standing, generation=Generation(n_injections=7)),
+        Segment(index=2, first_frame=54, n_frames=33, atoms=panned),
     )
-    return VovFile(header(n_frames=54, n_segments=2), segments, "an empty street")
+    return VovFile(header(n_frames=87, n_segments=3), segments, "an empty street")
 
 
 SAMPLES = {
@@ -157,4 +162,4 @@ SAMPLES = {
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.9-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.10-{name}.vov").write_bytes(serialize(make()))

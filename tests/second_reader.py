@@ -17,7 +17,7 @@ from typing import Any
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56")
-VERSION = (0, 9)
+VERSION = (0, 10)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
@@ -285,9 +285,62 @@ def ratios_fit(ratio_q: int, m: int) -> bool:
     return (64 + ratio_q) ** m <= 2**64 * 64**m
 
 
+def read_entry(bits: Bits, k: int) -> int:
+    """Section 6.6, the code of an entry."""
+    e = 0
+    while e < 15 and bits.u(1):
+        e += 1
+    if e < 15:
+        v = e * 2**k + bits.u(k)
+    else:
+        v = bits.u(15)
+        must(v // 2**k >= 15, "a short entry in the long form")
+    return -v if v and bits.u(1) else v
+
+
+def read_path(bits: Bits) -> tuple[tuple[int, ...], ...]:
+    """Section 6.6."""
+    if not bits.u(1):
+        return ()
+    rows = []
+    for _ in range(6):
+        row, a = [], 128
+        for _ in range(bits.u(6)):
+            row.append(read_entry(bits, max(0, (a // 16).bit_length() - 1)))
+            a = (a + 16 * abs(row[-1])) // 2
+        must(not row or row[-1], "a row that ends with a zero")
+        rows.append(tuple(row))
+    must(any(rows), "a path of nothing")
+    return tuple(rows)
+
+
+def read_camera(bits: Bits) -> dict[str, Any]:
+    """Section 6, the last fields."""
+    camera: dict[str, Any] = {"camera_path": read_path(bits)}
+    moves = bool(camera["camera_path"])
+    camera["camera_step_q"] = bits.default(2, lambda: bits.u(2)) if moves else 2
+    camera["margin_x"], camera["margin_y"] = (bits.u(4), bits.u(4)) if moves else (0, 0)
+    for side in ("left", "right", "top", "bottom"):
+        camera[f"crop_{side}"] = bits.default(0, lambda: bits.u(6)) if moves else 0
+    return camera
+
+
+def path_fits(a: dict[str, Any], n_frames: int, width: int, height: int) -> bool:
+    """Section 6, the rules for camera_path."""
+    path, n = a["camera_path"], n_frames + (1 - n_frames) % 4
+    if not path:
+        return True
+    sums = [sum(abs(entry) for entry in row) for row in path]
+    most = max(height * sums[1] + width * sums[2], height * sums[4] + width * sums[5])
+    tame = 128 * most**2 <= 9 * n * 4 ** a["camera_step_q"] * (width * height) ** 2
+    return tame and all(len(row) < n for row in path)
+
+
 def read_scene(bits: Bits, a: dict[str, Any], n_frames: int, sampler: dict[str, Any]) -> dict[str, int]:
-    """Section 6, the last four fields."""
+    """Section 6, the four fields of a scene and those of its camera."""
     scene = {"scene_injections": 0, "scene_ratio_q": 24, "scene_last_q": 16, "clip_start_q": 0}
+    scene |= {"camera_path": (), "camera_step_q": 2, "margin_x": 0, "margin_y": 0}
+    scene |= {"crop_left": 0, "crop_right": 0, "crop_top": 0, "crop_bottom": 0}
     is_able = a["codebook"] == "trellis" and a["active_channels"] == 0 and sampler["schedule"] == "snr"
     if is_able and n_frames > 1:
         scene["scene_injections"] = within(bits.default(0, lambda: bits.g(5)), 0, 1000)
@@ -296,7 +349,7 @@ def read_scene(bits: Bits, a: dict[str, Any], n_frames: int, sampler: dict[str, 
     if 0 < scene["scene_injections"] < len(a["counts"]):
         scene["scene_last_q"] = bits.default(16, lambda: bits.u(4) + 1)
         scene["clip_start_q"] = bits.default(0, lambda: bits.u(8) - 128)
-    return scene
+    return scene | (read_camera(bits) if scene["scene_injections"] > 0 else {})
 
 
 def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
@@ -347,6 +400,7 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
     elif atoms:
         n_scene = a["scene_injections"]
         must(n_scene <= len(a["counts"]), "more injections of a picture than there are")
+        must(path_fits(a, s["n_frames"], h["coded_width"], h["coded_height"]), "a path that its frames do not bear")
         must(ratios_fit(a["scene_ratio_q"], n_scene), "more injections than scene_ratio_q allows")
         must(ratios_fit(sampler["snr_ratio_q"], len(a["counts"]) - n_scene), "more injections than the ratio allows")
     at, blobs = bits.align(), []

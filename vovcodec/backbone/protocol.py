@@ -4,12 +4,15 @@ and one preset."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from torch import Tensor, device, nn
 
 from vovcodec.backbone.geometry import LatentGeometry
+
+if TYPE_CHECKING:
+    from vovcodec.sampling.camera import CameraPath
 
 __all__ = ["Backbone", "LatentGeometry", "Scene"]
 
@@ -17,16 +20,24 @@ __all__ = ["Backbone", "LatentGeometry", "Scene"]
 class Scene(Protocol):
     """What a model offers to code a clip from a picture of its scene on (sampling/scene.py)."""
 
-    def target(self, frames: np.ndarray) -> Tensor:
-        """uint8 frames [F, H, W, 3] → latents [1, C, 1, h, w] of their mean, as a still's."""
+    def target(self, picture: Tensor) -> Tensor:
+        """Pixels [1, 3, H, W] in [−1, 1] → latents [1, C, 1, h, w], as a still's."""
         ...
 
     def standing(self, latents: Tensor, n_frames: int) -> Tensor:
-        """Latents of a still → those of the clip that shows it for `n_frames` frames, [1, C, T, h, w]."""
+        """Latents of a still → those of the clip that shows it for `n_frames` coded frames, [1, C, T, h, w]."""
         ...
 
     def impose(self, clean: Tensor, standing: Tensor) -> Tensor:
-        """Latents of a clip, with what does not move taken from `standing`."""
+        """Latents of a clip, with what a picture can show of it taken from `standing`. Linear in both."""
+        ...
+
+    def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:
+        """Latents of a still → the first `n_frames` frames of the clip that shows it, uint8 [F, H, W, 3]."""
+        ...
+
+    def seen_by(self, path: CameraPath) -> Scene:
+        """The same for a camera that moves; the picture is then larger than the frames."""
         ...
 
 

@@ -119,7 +119,7 @@ def _decode(stream: VovFile, segment, setting: Setting, force: bool) -> Decode:
         n_coded_frames=backbone.geometry.coded_frames(segment.n_frames),
         on_step=lambda t, x_t, clean: steps.append((t, x_t.cpu(), clean.cpu())),
     )
-    return Decode(steps, shown_frames(backbone, latents, segment.n_frames))
+    return Decode(steps, shown_frames(backbone, latents, segment.atoms, segment.n_frames))
 
 
 def _rows(item: str, segment, setting: Setting, reference: Decode, decoded: Decode) -> list[DriftRow]:

@@ -92,7 +92,7 @@ def _rows(
     rows = []
     for realism in realisms:
         parts = (
-            shown_frames(backbone, torch.lerp(mean, sampled, realism), segment.n_frames)
+            shown_frames(backbone, torch.lerp(mean, sampled, realism), segment.atoms, segment.n_frames)
             for segment, (mean, sampled) in zip(stream.segments, ends, strict=True)
         )
         shown = np.concatenate(list(parts))

@@ -16,8 +16,9 @@ from vovcodec.container import (
     VovFile,
     serialize,
 )
+from vovcodec.container.camera import camera_path_bits
 from vovcodec.container.counts import ATOMS_MAX, counts_bits
-from vovcodec.container.layout import SCENE_RATIO_Q
+from vovcodec.container.layout import CAMERA_STEP_Q, SCENE_RATIO_Q
 from vovcodec.errors import UsageError
 from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
@@ -35,6 +36,7 @@ __all__ = [
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
+_MARGIN_BITS = 8
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
 
@@ -115,6 +117,11 @@ def scene_bits(atoms: CodedAtoms) -> int:
     n_bits = 6 * -(-n_scene.bit_length() // 5) + (1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9)
     if atoms.has_scene_and_clip:
         n_bits += (1 if atoms.scene_last_q == LAST_UNIT else 5) + (9 if atoms.clip_start_q else 1)
+    n_bits += camera_path_bits(atoms.camera_path)
+    if atoms.camera_path:
+        n_bits += 1 if atoms.camera_step_q == CAMERA_STEP_Q else 3
+        bars = (atoms.crop_left, atoms.crop_right, atoms.crop_top, atoms.crop_bottom)
+        n_bits += _MARGIN_BITS + sum(7 if bar else 1 for bar in bars)
     return n_bits
 
 

@@ -53,9 +53,9 @@ def segment_decoder(backbone: Backbone, header: StreamHeader, drawing: Drawing) 
                 realism=drawing.realism,
                 on_step=lambda t, x_t, clean: listener.advance(),
             )
+            frames = shown_frames(backbone, latents, segment.atoms, segment.n_frames)
         except FormatError as error:  # its checksum is right: a faulty writer made it
             return error
-        frames = shown_frames(backbone, latents, segment.n_frames)
         return frames, drift_db(frames, segment.check) if drawing.verify and segment.check is not None else None
 
     return decode_one

@@ -205,7 +205,7 @@ def finished_segment(
         original: uint8 [n_frames, H, W, 3] at coded size, without padding.
         n_evaluations: spent before the injection; with a scene, all of them.
     """
-    decoded = shown_frames(backbone, injected.latents, len(original))
+    decoded = shown_frames(backbone, injected.latents, injected.atoms, len(original))
     quality = psnr(original, decoded)
     segment = Segment(
         index=index,

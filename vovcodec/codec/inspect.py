@@ -45,8 +45,9 @@ def summary(stream: VovFile) -> dict[str, Any]:
     size_bytes: of the whole file; vector_bytes, atoms_bytes: of the coded payloads alone, all segments.
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
     steps: of the sampler, of the segment that takes most. vectors: of the segment that has most, each with its
-    strength, the factor on its update of the model. scenes: segments that rest on a picture, None for none. edits: how
-    many made the file what it is, None for none. audio: see `sound.audio_summary`.
+    strength, the factor on its update of the model. scenes: segments that rest on a picture, None for none; cameras:
+    those over whose picture one moves. edits: how many made the file what it is, None for none. audio: see
+    `sound.audio_summary`.
     """
     header = stream.header
     size_bytes = max((section.offset + section.size_bytes for section in stream.layout), default=0)
@@ -70,6 +71,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "vector_bytes": sum(update.vector.size_bytes for each in updates for update in each),
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "scenes": sum(bool(s.atoms and s.atoms.scene_injections) for s in stream.segments) or None,
+        "cameras": sum(bool(s.atoms and s.atoms.camera_path) for s in stream.segments) or None,
         "psnr_db": min(psnrs_db) if psnrs_db else None,
         "audio": audio_summary(stream),
         "caption": stream.caption or "",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
@@ -24,6 +24,7 @@ __all__ = ["DecodeCost", "decode_cost", "require_affordable", "require_within", 
 # Resizing and encoding a frame of the output: float rows, planes, the encoder's references.
 _PER_OUTPUT_VALUE = 8
 _PER_ATOM, _PER_SYMBOL = 100, 24
+_PER_SEEN_PIXEL = 80  # of a picture that a camera moves over, in each frame: where it is looked at, samples, sums
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def require_within(stream: VovFile, limits: DecodeLimits) -> None:
     header = stream.header
     captions = (text for text in (stream.caption, *(s.caption for s in stream.segments)) if text)
     found = {
-        "side": max(header.source_width, header.source_height, header.coded_width, header.coded_height),
+        "side": max(header.source_width, header.source_height, *_largest_size(header, stream.segments)),
         "frames": header.n_frames,
         "segments": header.n_segments,
         "caption": max((len(text.encode()) for text in captions), default=0),
@@ -95,12 +96,13 @@ def decode_cost(
     # Where token phases are averaged, the largest is taken for all.
     margin = TOKEN_MARGIN_PX if header.backbone_id == "pocket" else 0
     for n_frames, group in alike.items():
+        width, height = _largest_size(header, group if n_frames == 1 else ())
         one = segment_cost(
             header.backbone_id,
             header.precision,
             n_frames=n_frames,
-            width=header.coded_width + margin,
-            height=header.coded_height + margin,
+            width=width + margin,
+            height=height + margin,
             rank=max(sum(update.adaptation.rank for update in s.updates(header.adaptation)) for s in group),
         )
         if one is None:
@@ -114,6 +116,8 @@ def decode_cost(
     # A picture of a scene is repeated into all frames that it stands for.
     shown = max((s.n_frames for s in segments if s.atoms and s.atoms.scene_injections), default=0)
     work += 3 * shown * header.coded_width * header.coded_height
+    seen = max((s.n_frames for s in segments if s.atoms and s.atoms.camera_path), default=0)
+    work += _PER_SEEN_PIXEL * (seen + 1) * math.prod(_largest_size(header, segments))
     work += _PER_ATOM * max((sum(s.atoms.counts) for s in segments if s.atoms), default=0)
     work += _PER_SYMBOL * max((sum(_vector_lengths(header, s)) for s in segments), default=0)
     return DecodeCost(n_total, model, work, flop)
@@ -136,6 +140,13 @@ def steering_cost(
         of_picture += evaluations_of_steps(header.backbone_id, 1, False)
         n_evaluations += of_picture * sum(s.n_frames > 1 for s in segments)
     return replace(cost, n_evaluations=n_evaluations, flop=flop)
+
+
+def _largest_size(header: StreamHeader, segments: Iterable[Segment]) -> tuple[int, int]:
+    """Width and height of frames and of the pictures that cameras of these segments move over, in pixels."""
+    coded_size = header.coded_width, header.coded_height
+    sizes = [coded_size, *(s.atoms.picture_size(*coded_size) for s in segments if s.atoms)]
+    return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
 def _vector_lengths(header: StreamHeader, segment: Segment) -> list[int]:

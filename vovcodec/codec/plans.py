@@ -9,12 +9,14 @@ from vovcodec.backbone.catalog import flow_shift
 from vovcodec.container import TRELLIS_MEMORY, Adaptation, CodedAtoms, Sampler, Segment, StreamHeader
 from vovcodec.errors import FormatError
 from vovcodec.presets import Preset
+from vovcodec.sampling.camera import Camera
 from vovcodec.sampling.importance import ImportancePlan
 from vovcodec.sampling.schedule import ETA_UNIT, ratio_to_q, shift_to_q8, start_to_q
 from vovcodec.sampling.steering import SteeringPlan
 
 __all__ = [
     "adaptation_of_preset",
+    "camera_of_atoms",
     "coded_atoms",
     "frame_rate_of",
     "importance_plan",
@@ -75,9 +77,25 @@ def scene_plan_of_segment(header: StreamHeader, segment: Segment) -> SteeringPla
     )
 
 
-def coded_atoms(plan: SteeringPlan, words: bytes, scene: SteeringPlan | None = None) -> CodedAtoms:
-    """The file's form of a plan and its coded choices; `scene`: the plan of the picture before it, `plan` itself where
-    there is nothing else."""
+def camera_of_atoms(atoms: CodedAtoms | None) -> Camera | None:
+    """How the camera moves over the picture of a segment's scene; None where it stands still or there is none."""
+    if atoms is None or not atoms.camera_path:
+        return None
+    return Camera(
+        path=atoms.camera_path,
+        step_q=atoms.camera_step_q,
+        margin=(atoms.margin_x, atoms.margin_y),
+        crop=(atoms.crop_left, atoms.crop_right, atoms.crop_top, atoms.crop_bottom),
+    )
+
+
+def coded_atoms(
+    plan: SteeringPlan, words: bytes, scene: SteeringPlan | None = None, camera: Camera | None = None
+) -> CodedAtoms:
+    """The file's form of a plan and its coded choices.
+
+    scene: the plan of the picture before it, `plan` itself where there is nothing else. camera: how that is seen.
+    """
     names = {value: key for key, value in _CODEBOOKS.items()}
     atoms = CodedAtoms(
         codebook=names[plan.codebook],
@@ -91,6 +109,19 @@ def coded_atoms(plan: SteeringPlan, words: bytes, scene: SteeringPlan | None = N
     if scene is None:
         return atoms
     atoms = replace(atoms, scene_injections=len(scene.counts), scene_ratio_q=scene.snr_ratio_q)
+    if camera is not None:
+        left, right, top, bottom = camera.crop
+        atoms = replace(
+            atoms,
+            camera_path=camera.path,
+            camera_step_q=camera.step_q,
+            margin_x=camera.margin[0],
+            margin_y=camera.margin[1],
+            crop_left=left,
+            crop_right=right,
+            crop_top=top,
+            crop_bottom=bottom,
+        )
     if scene is plan:
         return atoms
     return replace(atoms, scene_last_q=scene.last_q, clip_start_q=plan.snr_start_q)

@@ -13,16 +13,17 @@ from torch import Tensor
 from vovcodec.adaptation.lowrank import LowRankAdapter
 from vovcodec.backbone.catalog import model_facts
 from vovcodec.backbone.locate import is_cached_revision
-from vovcodec.backbone.protocol import Backbone
+from vovcodec.backbone.protocol import Backbone, Scene
 from vovcodec.codec.chosen import segment_atoms
 from vovcodec.codec.measure import n_realism_steps
 from vovcodec.codec.models import BackboneCache
-from vovcodec.codec.plans import importance_plan, plan_of_segment, scene_plan_of_segment
-from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate
+from vovcodec.codec.plans import camera_of_atoms, importance_plan, plan_of_segment, scene_plan_of_segment
+from vovcodec.container import Adaptation, CodedAtoms, Segment, StreamHeader, VectorUpdate
 from vovcodec.container.indices import unpack_indices
 from vovcodec.entropy.quantizer import dequantize
 from vovcodec.entropy.symbols import decode_symbols
 from vovcodec.errors import FormatError, ModelError
+from vovcodec.sampling.camera import CameraPath
 from vovcodec.sampling.importance import ImportancePlan, replay
 from vovcodec.sampling.realism import with_realism
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
@@ -36,6 +37,7 @@ __all__ = [
     "load_matching_backbone",
     "make_adapter",
     "regenerate_latents",
+    "seen_scene",
     "segment_indices",
     "shown_frames",
     "theta_of",
@@ -196,10 +198,30 @@ def segment_indices(header: StreamHeader, segment: Segment) -> list[int]:
     return unpack_indices(segment.importance.indices, plan.n_indices, plan.log2_candidates)
 
 
-def shown_frames(backbone: Backbone, latents: Tensor, n_frames: int) -> np.ndarray:
-    """The frames of a segment, uint8 [n_frames, H, W, 3]; a picture of its scene stands for all of them."""
+def shown_frames(backbone: Backbone, latents: Tensor, atoms: CodedAtoms | None, n_frames: int) -> np.ndarray:
+    """The frames of a segment with these `atoms`, uint8 [n_frames, H, W, 3]; a picture of its scene stands for all of
+    them, the camera moving over it if it does. Raises FormatError as `regenerate_latents`."""
+    if latents.shape[2] == 1 and camera_of_atoms(atoms) is not None:
+        stride = backbone.geometry.space_stride
+        margin_x, margin_y = atoms.picture_size(0, 0)
+        height, width = (stride * n for n in latents.shape[-2:])
+        n_coded_frames = backbone.geometry.coded_frames(n_frames)
+        return seen_scene(backbone, atoms, n_coded_frames, width - margin_x, height - margin_y).shown(latents, n_frames)
     frames = backbone.to_frames(latents)
     return frames[:n_frames] if len(frames) > 1 else np.repeat(frames, n_frames, axis=0)
+
+
+def seen_scene(backbone: Backbone, atoms: CodedAtoms, n_coded_frames: int, width: int, height: int) -> Scene:
+    """The scene that a segment with these `atoms` rests on, before its camera; width, height: of the frames.
+
+    Raises FormatError for a model that knows no scenes.
+    """
+    if backbone.scene is None:
+        raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
+    camera = camera_of_atoms(atoms)
+    if camera is None:
+        return backbone.scene
+    return backbone.scene.seen_by(CameraPath(camera, n_coded_frames, width, height, backbone.device))
 
 
 def regenerate_latents(
@@ -232,8 +254,8 @@ def regenerate_latents(
 
     scene_plan = scene_plan_of_segment(header, segment)
     has_clip = scene_plan is not None and segment.atoms.has_scene_and_clip
-    if has_clip and backbone.scene is None:
-        raise FormatError(f"clips that rest on a picture of their scene are nothing that {backbone.id} knows")
+    coded_size = header.coded_width, header.coded_height
+    scene = seen_scene(backbone, segment.atoms, n_coded_frames, *coded_size) if has_clip else None
 
     def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
         state[:] = [(t, x_t)]
@@ -248,15 +270,15 @@ def regenerate_latents(
         plan = _plan(header, segment)
         device = backbone.device
         if scene_plan is not None:
-            size = backbone.geometry.latent_shape(1, header.coded_width, header.coded_height)
+            size = backbone.geometry.latent_shape(1, *segment.atoms.picture_size(*coded_size))
             n_scene = len(scene_plan.counts)
             chosen, moves = atoms[:n_scene], atoms[n_scene:]
             clean = follow(velocity, chosen, scene_plan, segment.index, size, device, on_step=watch, n_steps=n_steps)
             # The clip's first estimate is known and none of the steps, of which the picture had n_scene + 1.
             n_clip = None if n_steps is None else n_steps - n_scene
             if has_clip and (n_clip is None or n_clip > 1):
-                standing = backbone.scene.standing(clean, n_coded_frames)
-                velocity = SceneVelocity(velocity, standing, backbone.scene.impose)
+                standing = scene.standing(clean, n_coded_frames)
+                velocity = SceneVelocity(velocity, standing, scene.impose)
                 clean = follow(velocity, moves, plan, segment.index, shape, device, on_step=watch_clip, n_steps=n_clip)
         elif isinstance(plan, SteeringPlan):
             clean = follow(velocity, atoms, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)

@@ -1,14 +1,13 @@
-"""The encoder's half of scenes (sampling/scene.py): whether a clip rests on a picture, and how many bytes that gets.
+"""The encoder's half of scenes (sampling/scene.py): how many of a clip's bytes the picture gets that it rests on.
 
 Two errors decide, mean squared, of the frames at coded size:
 
-    E      what the mean of the frames misses of them: the part that moves
-    D(b)   what a picture of b bytes misses of that mean; known for every b once the picture is steered to the end
+    E      what the picture misses of them: the part that moves (view.py)
+    D(b)   what b bytes of it miss of the picture; known for every b once the picture is steered to the end
 
-A clip stands still enough if E is 23 + 5·(1 − q)⁵ dB or more below the peak, q being the part of its 8×8 blocks in
-which the mean misses less than 5 grey levels: a street with cars rests on its picture, a swaying camera's does not. If
-E is well below D(B) the picture gets all of the B bytes. Else it gets those up to the first injection where they are a
-share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B: the better the picture already is, the more is to be had from what moves.
+If E is well below D(B), or little more and nowhere in particular, the picture gets all of the B bytes. Else it gets
+those up to the first injection where they are a share 0.82 − 0.028·(10·log₁₀ E/D(b)) of B: the better the picture
+already is, the more is to be had from what moves.
 """
 
 from __future__ import annotations
@@ -25,20 +24,19 @@ from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.accounting import scene_bits
 from vovcodec.codec.injection import Injected, checked_words, score_weights
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
+from vovcodec.codec.view import best_view
 from vovcodec.container.counts import counts_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
+from vovcodec.sampling.camera import Camera
 from vovcodec.sampling.sampler import OnStep, Velocity, estimate
 from vovcodec.sampling.scene import SceneVelocity, scene_start
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan, steer
 
 __all__ = ["inject_scene"]
 
-_LEAST_STILL_DB, _SWAYING_DB, _SWAYING_POWER = 23.0, 5.0, 5
 _LIKELY_STEPS = 40  # for the progress bar
-_BLOCK_PX, _QUIET_LEVELS = 8, 5.0
-_ALONE_DB = 1.5  # E this far below D(B): nothing but the picture
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
 _LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
 
@@ -69,10 +67,9 @@ def inject_scene(
     is_able = backbone.scene is not None and plan.codebook == "trellis" and not plan.active_channels
     if not (steering.scene and is_able and len(frames) > 1):
         return None, 0
-    mean = frames.mean(axis=0, dtype=np.float32)
-    moving = sum(np.square(frame - mean).mean(axis=2) for frame in frames) / len(frames)
-    moving_error = float(moving.mean()) + 1e-9
-    if not _stands_still(moving):
+    listener.stage("looking for a scene", 1)
+    view = best_view(backbone, frames, size_bytes)
+    if view is None:
         return None, 0
     listener.stage("steering a picture of the scene", _LIKELY_STEPS)
     states: list[tuple[float, Tensor]] = []
@@ -80,14 +77,14 @@ def inject_scene(
 
     def record(t: float, x_t: Tensor, clean: Tensor) -> None:
         states.append((t, x_t))
-        errors.append(float(np.mean(np.square(backbone.to_frames(clean)[0] - mean))) + 1e-9)
+        errors.append(view.missed_by(clean))
         listener.advance()
 
     scene_plan = scene_plan_of_preset(preset, plan)
-    alone_bytes, both_bytes = _field_bytes(scene_plan, plan)
+    alone_bytes, both_bytes = _field_bytes(scene_plan, plan, view.camera)
     scene_plan, choices, picture = steer(
         velocity,
-        backbone.scene.target(frames),
+        view.scene.target(view.picture),
         scene_plan,
         index,
         size_bytes=size_bytes - alone_bytes,
@@ -100,10 +97,11 @@ def inject_scene(
     n_evaluations = evaluations_of_steps(backbone.id, n_steps, False)
     if not scene_plan.counts:
         return None, n_evaluations
-    if 10 * math.log10(errors[-1] / moving_error) >= _ALONE_DB:
+    better_db = 10 * math.log10(view.error / errors[-1])
+    if better_db <= view.alone_db:
         words = checked_words(scene_plan, choices, tuple(picture.shape))
-        return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan)), n_evaluations
-    n_scene = _injections_of_picture(scene_plan.counts, [moving_error / error for error in errors], size_bytes)
+        return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan, view.camera)), n_evaluations
+    n_scene = _injections_of_picture(scene_plan.counts, [view.error / error for error in errors], size_bytes)
     if n_scene is None:
         return None, n_evaluations
     scene_plan = replace(scene_plan, counts=scene_plan.counts[:n_scene], last_q=16)
@@ -111,10 +109,10 @@ def inject_scene(
         t, x_t = states[n_scene]
         picture = estimate(velocity, x_t, t, is_last=True)
     listener.stage("steering what moves", _LIKELY_STEPS // 4)
-    standing = backbone.scene.standing(picture, len(frames))
-    start_q = scene_start(backbone.scene.impose(target, torch.zeros_like(target)))
+    standing = view.scene.standing(picture, len(frames))
+    start_q = scene_start(view.scene.impose(target, torch.zeros_like(target)))
     clip_plan, moves, latents = steer(
-        SceneVelocity(velocity, standing, backbone.scene.impose),
+        SceneVelocity(velocity, standing, view.scene.impose),
         target,
         replace(plan, snr_start_q=start_q, before=scene_plan.counts),
         index,
@@ -128,26 +126,18 @@ def inject_scene(
     if not clip_plan.counts:
         return None, n_evaluations
     n_evaluations += evaluations_of_steps(backbone.id, len(clip_plan.counts), True)
-    words = checked_words(clip_plan, [*choices[:n_scene], *moves], tuple(target.shape))
-    atoms = coded_atoms(clip_plan, words, scene_plan)
+    chosen = [*choices[:n_scene], *moves]
+    words = checked_words(clip_plan, chosen, max(tuple(target.shape), tuple(picture.shape), key=math.prod))
+    atoms = coded_atoms(clip_plan, words, scene_plan, view.camera)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
 
 
-def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan) -> tuple[int, int]:
+def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | None) -> tuple[int, int]:
     """What a file says about a picture alone, and about a picture and the clip after it, at most [bytes]."""
     scene_plan = replace(scene_plan, counts=(0,) * MAX_INJECTIONS)
     plan = replace(plan, snr_start_q=1, before=scene_plan.counts, counts=(0,))
-    both = coded_atoms(plan, b"", scene_plan)
-    return math.ceil(scene_bits(coded_atoms(scene_plan, b"", scene_plan)) / 8), math.ceil(scene_bits(both) / 8)
-
-
-def _stands_still(moving: np.ndarray) -> bool:
-    """Whether a clip with these squared errors of its mean [H, W] may rest on it: the module's docstring."""
-    height, width = (side // _BLOCK_PX * _BLOCK_PX for side in moving.shape)
-    blocks = moving[:height, :width].reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX)
-    quiet = float((blocks.mean(axis=(1, 3)) < _QUIET_LEVELS**2).mean())
-    below_peak_db = 10 * math.log10(255.0**2 / (float(moving.mean()) + 1e-9))
-    return below_peak_db >= _LEAST_STILL_DB + _SWAYING_DB * (1 - quiet) ** _SWAYING_POWER
+    alone, both = (coded_atoms(each, b"", scene_plan, camera) for each in (scene_plan, plan))
+    return math.ceil(scene_bits(alone) / 8), math.ceil(scene_bits(both) / 8)
 
 
 def _injections_of_picture(counts: tuple[int, ...], gains: list[float], size_bytes: float) -> int | None:

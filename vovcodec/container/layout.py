@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from vovcodec.container.camera import PathField
 from vovcodec.container.codes import (
     Bits,
     Choice,
@@ -24,9 +25,10 @@ from vovcodec.container.fields import Field, Rule, TableField, Values, When
 from vovcodec.container.model import CodedAtoms, StreamHeader
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 9)  # each at most 15
+VERSION = (0, 10)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
+CAMERA_STEP_Q = 2  # unless a file says otherwise: quarters of a pixel
 SCENE_RATIO_Q = 24  # the same for the picture of a scene: 1.375
 PREFIX_SIZE = len(MAGIC) + 1
 CRC_SIZE = 4
@@ -193,6 +195,7 @@ _SCENE_AND_CLIP = When(
     "0 < scene_injections < the number of counts",
     lambda v: v["has_atoms"] and 0 < v["atoms.scene_injections"] < len(v["atoms.counts"]),
 )
+_CAMERA = When("camera_path is not ()", lambda v: v["has_atoms"] and bool(v["atoms.camera_path"]))
 _IMPORTANCE = When("has_importance", lambda v: v["has_importance"])
 _CHECK = When("has_check", lambda v: v["has_check"])
 _CAPTION_NOT_LAST = When("has_caption and (has_vector or has_importance or has_atoms)", lambda v: v["has_caption"] and (
@@ -251,6 +254,17 @@ SEGMENT_FIELDS = (
           absent=16, default=16),
     Field("atoms.clip_start_q", Bits(8, -128, 127), "snr_start_q of the clip's sampler", when=_SCENE_AND_CLIP,
           absent=0, default=0),
+    PathField("atoms.camera_path", _SCENE),
+    Field("atoms.camera_step_q", Bits(2, 0, 3), "unit of the path is 2^-camera_step_q px", when=_CAMERA,
+          absent=CAMERA_STEP_Q, default=CAMERA_STEP_Q),
+    Field("atoms.margin_x", Bits(4, 0, 15), "what the picture has on the left and on the right of the frame", "8 px",
+          when=_CAMERA, absent=0),
+    Field("atoms.margin_y", Bits(4, 0, 15), "the same above and below", "8 px", when=_CAMERA, absent=0),
+    Field("atoms.crop_left", Bits(6, 0, 63), "black bar at the left of the frames", "px/4", when=_CAMERA, absent=0,
+          default=0),
+    Field("atoms.crop_right", Bits(6, 0, 63), "at the right", "px/4", when=_CAMERA, absent=0, default=0),
+    Field("atoms.crop_top", Bits(6, 0, 63), "at the top", "px/4", when=_CAMERA, absent=0, default=0),
+    Field("atoms.crop_bottom", Bits(6, 0, 63), "at the bottom", "px/4", when=_CAMERA, absent=0, default=0),
 )  # fmt: skip
 
 
@@ -276,6 +290,24 @@ def _ratios_fit(snr_ratio_q: int, n_injections: int) -> bool:
     return (64 + snr_ratio_q) ** n_injections <= 2 ** (6 * n_injections + 64)
 
 
+def _path_fits(values: Values) -> bool:
+    """Whether a path has no more entries than its frames tell apart."""
+    rows = values["atoms.camera_path"] if values["has_atoms"] else ()
+    return max(map(len, rows), default=0) < padded_frames(values["n_frames"])
+
+
+def _path_is_tame(values: Values) -> bool:
+    """Whether no frame's map can shrink or turn the picture too far to be undone; exact integers, so that all readers
+    agree."""
+    if not values["has_atoms"] or not values["atoms.camera_path"]:
+        return True
+    width, height = values["header"].coded_width, values["header"].coded_height
+    n_frames, step_q = padded_frames(values["n_frames"]), values["atoms.camera_step_q"]
+    _, *x, _, across_y, down_y = (sum(map(abs, row)) for row in values["atoms.camera_path"])
+    sums = max(height * across + width * down for across, down in (x, (across_y, down_y)))
+    return 128 * sums**2 <= 9 * n_frames * 4**step_q * (width * height) ** 2
+
+
 SEGMENT_RULES = (
     Rule("index", "below n_segments", lambda v: v["index"] < v["header"].n_segments),
     Rule("n_frames", "at most segment_frames", lambda v: v["n_frames"] <= v["header"].segment_frames),
@@ -289,6 +321,10 @@ SEGMENT_RULES = (
     Rule("atoms.counts", "at most n_steps - 1 numbers (schedule shift), or so few (m) that (1 + snr_ratio_q / 64)^m <= "
          "2^64 (schedule snr; of those of the picture of a scene with scene_ratio_q, of the others by themselves)",
          _injections_fit),
+    Rule("atoms.camera_path", "of rows shorter than n coded frames, n being the smallest 4 n' + 1 >= n_frames",
+         _path_fits),
+    Rule("atoms.camera_path", "such that 128 (H a + W d)^2 <= 9 n 4^camera_step_q (W H)^2 for the sums a, d of the "
+         "magnitudes in rows 1, 2 and in rows 4, 5; W, H: the coded size", _path_is_tame),
 )  # fmt: skip
 
 

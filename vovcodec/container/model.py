@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
+from vovcodec.container.camera import picture_size
 from vovcodec.container.errors import FormatError
 
 __all__ = [
@@ -149,6 +150,10 @@ class CodedAtoms:
     With `scene_injections` > 0 the first so many belong to a picture of the segment's scene, coded as a still on a grid
     of its own (`scene_ratio_q`, `scene_last_q`; `last_q` where there are no others); the others to the clip, whose grid
     then begins at `clip_start_q` (FORMAT.md, 22.1).
+
+    With `camera_path` the camera moves over that picture (22.2): six rows of coefficients in units of
+    2^-`camera_step_q` px; the picture is larger than the frames by 8·`margin_x` and 8·`margin_y` px on each side, and
+    what lies outside of `crop_left` … `crop_bottom` (quarters of a pixel) is black.
     """
 
     codebook: str = "trellis"
@@ -161,12 +166,24 @@ class CodedAtoms:
     scene_ratio_q: int = 24
     scene_last_q: int = 16
     clip_start_q: int = 0
+    camera_path: tuple[tuple[int, ...], ...] = ()
+    camera_step_q: int = 2
+    margin_x: int = 0
+    margin_y: int = 0
+    crop_left: int = 0
+    crop_right: int = 0
+    crop_top: int = 0
+    crop_bottom: int = 0
     words: bytes
 
     @property
     def has_scene_and_clip(self) -> bool:
         """Whether a clip follows the picture of the scene."""
         return 0 < self.scene_injections < len(self.counts)
+
+    def picture_size(self, width: int, height: int) -> tuple[int, int]:
+        """Pixels of the picture of the scene for frames of a size."""
+        return picture_size(width, height, (self.margin_x, self.margin_y))
 
     def cut(self, n_injections: int, words: bytes) -> CodedAtoms:
         """The first so many injections, fewer than there are, and their `words`."""

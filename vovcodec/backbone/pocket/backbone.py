@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +18,8 @@ from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.clips import MOST_NOISE, MOST_NOISE_LAST, ClipNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
+from vovcodec.backbone.pocket.scene import PocketScene
 from vovcodec.errors import ModelError
-
-if TYPE_CHECKING:
-    from vovcodec.backbone.pocket.pictures import PictureNetwork
 
 __all__ = ["WEIGHTS_DIR", "PocketBackbone"]
 
@@ -30,25 +27,6 @@ WEIGHTS_DIR = POCKET_WEIGHTS
 _MAX_CAPTION_TOKENS = 64
 Phases = tuple[tuple[int, int], ...]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class _PocketScene:
-    """See `protocol.Scene`: pictures have the space of pictures.py, clips that of clips.py."""
-
-    def __init__(self, pictures: PictureNetwork, clips: ClipNetwork) -> None:
-        self._pictures, self._clips = pictures, clips
-
-    @torch.no_grad()
-    def target(self, frames: np.ndarray) -> Tensor:
-        mean = torch.from_numpy(frames.mean(axis=0, dtype=np.float32)).to(self._clips.device).permute(2, 0, 1)
-        return self._pictures.encode(mean[None, :, None] / 127.5 - 1.0)
-
-    @torch.no_grad()
-    def standing(self, latents: Tensor, n_frames: int) -> Tensor:
-        return self._clips.encode_standing(self._pictures.decode(latents).clamp(-1.0, 1.0), n_frames)
-
-    def impose(self, clean: Tensor, standing: Tensor) -> Tensor:
-        return self._clips.impose(clean, standing)
 
 
 class PocketBackbone:
@@ -104,7 +82,7 @@ class PocketBackbone:
             module.to(self.device).eval().requires_grad_(False)
         self._clips.to(memory_format=torch.channels_last)
         self.geometry = pocket_geometry()
-        self.scene = _PocketScene(self._pictures, self._clips)
+        self.scene = PocketScene(self._pictures, self._clips)
 
     @torch.no_grad()
     def to_latents(self, frames: np.ndarray) -> Tensor:
