@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from test_codec_roundtrip import clip, picture
+from tiny_clips import write_clip
 
 from vovcodec.backbone.geometry import known_geometry
 from vovcodec.codec.chosen import segment_atoms
@@ -31,7 +32,9 @@ CASES = {
     "still-vector-atoms": {"n_frames": 0, "effort": "fast", "target_bytes": 260, "caption": "a bright disc"},
     "clip-atoms": {"n_frames": 9, "effort": "instant", "target_bytes": 300},
     "clip-scene": {"n_frames": 9, "effort": "instant", "target_bytes": 260, "still": {"speed": 0.1}},
-    "clip-scene-moves": {"n_frames": 9, "effort": "instant", "target_bytes": 700, "still": {"speed": 0.4, "noise": 0}},
+    "clip-scene-moves": {"n_frames": 9, "effort": "instant", "target_bytes": 900, "still": {"speed": 0.4, "noise": 8}},
+    "clip-camera": {"n_frames": 9, "effort": "instant", "target_bytes": 300, "pan": {"speed": 0.0, "noise": 10}},
+    "clip-camera-moves": {"n_frames": 9, "effort": "instant", "target_bytes": 900, "pan": {"speed": 1.0, "noise": 12}},
     "clip-segments": {"n_frames": 41, "effort": "instant", "target_bytes": 420, "caption": "a moving disc"},
 }
 
@@ -50,6 +53,12 @@ def entropy_of(stream: VovFile, segment: Segment) -> dict:
     return found
 
 
+def panned(n_frames: int, speed: float, noise: int) -> np.ndarray:
+    """A camera that goes two pixels to the right from frame to frame."""
+    wide = [picture(3 + speed * i, 64 + 2 * n_frames, 48, noise) for i in range(n_frames)]
+    return np.stack([frame[:, 2 * i : 2 * i + 64] for i, frame in enumerate(wide)])
+
+
 def decoded(path: Path, folder: Path) -> np.ndarray:
     """Frames of a file at the coded size, uint8 [F, H, W, 3], without loss on the way."""
     is_still = read_vov(path).header.frame_rate_num == 0
@@ -61,8 +70,10 @@ def decoded(path: Path, folder: Path) -> np.ndarray:
 def make(name: str, settings: dict, folder: Path) -> None:
     """One case. Raises what encoding and decoding raise."""
     settings = dict(settings)
-    n_frames, still = settings.pop("n_frames"), settings.pop("still", {})
-    if n_frames:
+    n_frames, still, pan = settings.pop("n_frames"), settings.pop("still", {}), settings.pop("pan", None)
+    if pan is not None:
+        source = write_clip(folder / "in.y4m", panned(n_frames, **pan))
+    elif n_frames:
         source = clip(folder, n_frames, **still)
     else:
         source = folder / "in.png"

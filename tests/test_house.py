@@ -42,8 +42,17 @@ ALLOWED = {
 }
 FREE = {"atomic", "errors", "progress"}
 # Plain functions of the format that several parts need: the named random streams, and for steering, which spends a
-# budget of bytes, what counts and choices of atoms cost. And plain data that media reads and writes: sound tracks.
-SHARED_MODULES = ("sampling.noise", "container.counts", "container.audio", "entropy.choices", "entropy.positions")
+# budget of bytes, what counts and choices of atoms cost. How a camera sees a picture: models show it, encoders find it.
+# And plain data that media reads and writes: sound tracks.
+SHARED_MODULES = (
+    "sampling.noise",
+    "sampling.camera",
+    "container.camera",
+    "container.counts",
+    "container.audio",
+    "entropy.choices",
+    "entropy.positions",
+)
 HEAVY = {"torch", "diffusers", "transformers"}
 # Rooms that must be usable without torch, even deep inside a function.
 WITHOUT_TORCH = FREE | {"anchors", "container", "demo", "media", "metrics", "preset_groups", "presets"}

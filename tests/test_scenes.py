@@ -28,6 +28,7 @@ from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import scene as scene_module
 from vovcodec.codec import segment as segment_module
+from vovcodec.codec import view as view_module
 from vovcodec.codec.decode import decode
 from vovcodec.codec.edit import edit
 from vovcodec.codec.encode import encode
@@ -105,8 +106,9 @@ class Progress(SilentListener):
 def preferring(kind: str) -> Iterator[None]:
     """The encoder takes every clip for one that stands still, and codes it in this way."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scene_module, "_LEAST_STILL_DB", -99.0)
-        patch.setattr(scene_module, "_ALONE_DB", {"alone": -99.0, "moves": 99.0}[kind])
+        patch.setattr(view_module, "_LEAST_STILL_DB", -99.0)
+        patch.setattr(view_module, "_STILL_ENOUGH_DB", -99.0)
+        patch.setattr(view_module, "_ALONE_DB", {"alone": 99.0, "moves": -99.0}[kind])
         yield
 
 
@@ -539,7 +541,7 @@ def test_segments_are_truncated_and_edited_by_themselves(home, parts, tmp_path):
         assert new.atoms.counts == old.atoms.counts[:n_kept] and new.generation
         assert new.atoms.scene_injections == (n_kept if old.atoms.scene_injections else 0)
     frames, report = shown(tmp_path / "edited.vov", tmp_path)
-    assert stands_still(frames[:9]) and not stands_still(frames[9:18]) and stands_still(frames[18:])
+    assert stands_still(frames[:9]) and not stands_still(frames[9:18])
     assert report.n_network_evaluations == sum(n_evaluations_of(after.header, each) for each in after.segments)
 
 
@@ -887,7 +889,7 @@ def test_defaults_are_not_spelled_out(monkeypatch, number, name, value):
 def test_no_generation_after_a_clip_on_a_picture(monkeypatch):
     stream = samples.scenes()
     generating = replace(stream.segments[MOVES], generation=Generation(n_injections=20))
-    stream = replace(stream, segments=(generating, stream.segments[STANDS]))
+    stream = replace(stream, segments=(generating, *stream.segments[1:]))
     message = r"segment 0 generation: n_injections is 20, must be absent, with the section, where 0 < scene_injections"
     with pytest.raises(FieldOutOfRange, match=message):
         serialize(stream)
@@ -925,7 +927,7 @@ def test_each_grid_has_room_for_its_own_injections(monkeypatch, ratio_q, scene_r
 def test_a_generation_has_the_room_of_the_pictures_grid(monkeypatch, scene_ratio_q, n_injections, fits):
     stream = with_scene_of(samples.scenes(), STANDS, scene_ratio_q=scene_ratio_q)
     generating = replace(stream.segments[STANDS], generation=Generation(n_injections=n_injections))
-    stream = replace(stream, segments=(stream.segments[MOVES], generating))
+    stream = replace(stream, segments=(stream.segments[MOVES], generating, *stream.segments[2:]))
     if fits:
         assert parse(serialize(stream)) == stream
     else:
@@ -1102,14 +1104,16 @@ def test_imposing_a_scene(clips, n_frames):
     assert torch.allclose(across(imposed), across(clean), atol=1e-5), "the rest is left alone"
 
 
-def test_the_pictures_target_is_the_mean_of_the_frames(backbone):
+def test_a_pictures_latents_are_those_of_a_still(backbone):
     frames = np.random.default_rng(0).integers(0, 256, (9, 16, 32, 3)).astype(np.uint8)
-    target = backbone.scene.target(frames)
+    mean = torch.from_numpy(frames.mean(axis=0, dtype=np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
+    target = backbone.scene.target(mean)
     assert target.shape == (1, 192, 1, 2, 4)
     shown_mean = backbone.to_frames(target)[0].astype(float)
     assert np.abs(shown_mean - frames.mean(axis=0)).max() <= 0.51
     still = backbone.to_latents(frames[:1])
-    assert torch.allclose(backbone.scene.target(np.repeat(frames[:1], 5, axis=0)), still, atol=1e-5)
+    first = torch.from_numpy(frames[:1]).permute(0, 3, 1, 2) / 127.5 - 1
+    assert torch.allclose(backbone.scene.target(first), still, atol=1e-5)
     standing = backbone.scene.standing(still, 5)
     assert torch.allclose(standing, backbone.to_latents(np.repeat(frames[:1], 5, axis=0)), atol=1e-3)
     # What is beyond black and white is not in the clip.
@@ -1191,7 +1195,7 @@ def test_what_moves_much_begins_at_more_noise():
 
 
 def test_evaluations_of_a_clip_that_nothing_is_left_for(home, tmp_path, monkeypatch, calls):
-    monkeypatch.setattr(scene_module, "_field_bytes", lambda scene_plan, plan: (2, 152))
+    monkeypatch.setattr(scene_module, "_field_bytes", lambda scene_plan, plan, camera: (2, 152))
     with preferring("moves"):
         report = encoded(home, tmp_path / "out.vov", home.sources["moves"], 160)
     assert pictures_of(tmp_path / "out.vov") == [0]

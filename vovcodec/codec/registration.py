@@ -28,6 +28,7 @@ _LEVELS, _STEPS = (3, 2, 1, 0), 8
 _MOST_PIXELS = 60_000  # of a frame at level 0: more are no more exact than a path is coded
 _ROBUST_AT = 0.1  # r, of the range of luma
 _DAMPING = 1e-3
+_UNSEEN_LOSS = 0.5
 _INSET_PX = 2  # within the border or the bars: interpolated over the edge
 _DARK, _EDGE = 16.0, 0.9  # grey levels of a black bar; of its neighbour's, at most, what a bar cuts in part has
 _MOST_BAR_PX = 15
@@ -67,7 +68,9 @@ def register(frames: np.ndarray) -> Motion:
     levels = [_smoothed(luma, level) for level in _LEVELS]
     maps = torch.zeros(len(frames), 6)
     for smooth in levels:
-        for _ in range(_STEPS):
+        for step in range(_STEPS):
+            if step == _STEPS // 2 and smooth is not levels[-1]:
+                maps = _rescued(smooth, maps, bounds)
             maps = maps - _step(smooth, maps, bounds)
             maps = maps - maps.mean(dim=0)
     return Motion(_inverted(maps.double(), width, height), width, height, crop)
@@ -82,9 +85,41 @@ def _smoothed(luma: Tensor, level: int) -> Tensor:
     return F.avg_pool2d(smooth, reach // 2) if level > 1 else smooth
 
 
-def _step(luma: Tensor, maps: Tensor, bounds: Bounds) -> Tensor:
-    """The Gauss–Newton change of the six parameters of each frame, [n, 6]; here they map a picture of
-    the frames' size to frames, in half sides."""
+def _rescued(luma: Tensor, maps: Tensor, bounds: Bounds) -> Tensor:
+    """For each frame its own map, or what the frames before or after it lead to, whichever fits the mean best."""
+    before, after = maps.roll(1, dims=0), maps.roll(-1, dims=0)
+    before[0], after[-1] = maps[0], maps[-1]
+    ahead, back = 2 * before - before.roll(1, dims=0), 2 * after - after.roll(-1, dims=0)
+    ahead[:2], back[-2:] = before[:2], after[-2:]
+    mean = _seen_from(luma, maps, bounds).mean
+    candidates = torch.stack([maps, before, after, ahead, back])
+    misfits = []
+    for each in candidates:
+        view = _seen_from(luma, each, bounds)
+        loss = torch.log1p(((view.moved - mean) / _ROBUST_AT).square())
+        # What no frame would see fits whatever there is.
+        loss = torch.where(view.seen > 0, loss, _UNSEEN_LOSS)
+        misfits.append(loss.flatten(1).mean(dim=1))
+    best = torch.stack(misfits).argmin(dim=0)
+    return candidates[best, torch.arange(len(maps))]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Frames brought to a picture of their size, [n, 1, H, W]: `moved`, and whether they see anything there, `seen`.
+    basis: [3, H, W], what the parameters of a map are factors of."""
+
+    moved: Tensor
+    seen: Tensor
+    basis: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.seen * self.moved).sum(dim=0) / self.seen.sum(dim=0).clamp_min(1)
+
+
+def _seen_from(luma: Tensor, maps: Tensor, bounds: Bounds) -> _Seen:
+    """maps: of the picture to frames, in half sides, [n, 6]."""
     height, width = luma.shape[-2:]
     y, x = torch.meshgrid(_centres(height), _centres(width), indexing="ij")
     basis = torch.stack([torch.ones_like(x), x, y])
@@ -93,7 +128,15 @@ def _step(luma: Tensor, maps: Tensor, bounds: Bounds) -> Tensor:
     left, right, top, bottom = bounds
     seen = ((at_x > left) & (at_x < right) & (at_y > top) & (at_y < bottom)).float()[:, None]
     moved = F.grid_sample(luma, torch.stack([at_x, at_y], -1), padding_mode="border", align_corners=False)
-    residual = moved - (seen * moved).sum(dim=0) / seen.sum(dim=0).clamp_min(1)
+    return _Seen(moved, seen, basis)
+
+
+def _step(luma: Tensor, maps: Tensor, bounds: Bounds) -> Tensor:
+    """The Gauss–Newton change of the six parameters of each frame, [n, 6]."""
+    height, width = luma.shape[-2:]
+    view = _seen_from(luma, maps, bounds)
+    moved, seen, basis = view.moved, view.seen, view.basis
+    residual = moved - view.mean
     weight = (seen / (1 + (residual / _ROBUST_AT).square()))[:, 0].flatten(1)
     by_x = F.pad((moved[..., 2:] - moved[..., :-2]) * (width / 4), (1, 1, 0, 0))
     by_y = F.pad((moved[..., 2:, :] - moved[..., :-2, :]) * (height / 4), (0, 0, 1, 1))
