@@ -88,7 +88,7 @@ def inject_scene(
         scene_plan,
         index,
         size_bytes=size_bytes - alone_bytes,
-        weights=score_weights(backbone, 1, steering.weight),
+        weights=_product(score_weights(backbone, 1, steering.weight), view.weights(backbone.geometry.space_stride)),
         reach=steering.reach,
         on_step=record,
     )
@@ -130,6 +130,12 @@ def inject_scene(
     words = checked_words(clip_plan, chosen, max(tuple(target.shape), tuple(picture.shape), key=math.prod))
     atoms = coded_atoms(clip_plan, words, scene_plan, view.camera)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
+
+
+def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a * b.to(a.device)
 
 
 def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | None) -> tuple[int, int]:
