@@ -15,15 +15,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vovcodec.codec.inspect import summary
-from vovcodec.codec.plans import plan_of_segment, scene_plan_of_segment
+from vovcodec.codec.plans import camera_of_atoms, plan_of_segment, scene_plan_of_segment
 from vovcodec.container import Limits, VovFile, audio_of, describe, describe_lines, parse, serialize
 from vovcodec.container.indices import unpack_indices
+from vovcodec.container.layout import padded_frames
 from vovcodec.entropy.choices import Choices, decode_choices
 from vovcodec.entropy.symbols import MAX_SYMBOL, decode_symbols
 from vovcodec.errors import FormatError, UsageError
 from vovcodec.presets import load_preset, resolve
+from vovcodec.sampling.camera import CameraPath
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan
 
@@ -33,6 +37,7 @@ __all__ = ["TARGETS"]
 LIMITS = Limits(max_expanded_bytes=4 * 2**20)
 LONGEST_VECTOR, MOST_ATOMS, MOST_POSITIONS = 2048, 1024, 1 << 22
 MOST_ENTRIES, MOST_NOISES = 1 << 14, 3
+LONGEST_PATH = 257
 
 
 def outcome(error: Exception) -> str:
@@ -100,9 +105,20 @@ def check_segment(stream: VovFile, segment) -> None:
     for each in (scene, plan) if scene else (plan,):
         check_times(each.times)
         assert all(0 <= eta <= 1 for eta in each.etas)
+    camera = camera_of_atoms(atoms)
+    if camera is not None and segment.n_frames <= LONGEST_PATH:
+        check_maps(
+            CameraPath(camera, padded_frames(segment.n_frames), header.coded_width, header.coded_height, "cpu").linear
+        )
     if choices is not None:
         n_scene = len(scene.counts) if scene else 0
         check_noises(plan, choices[n_scene:], segment.index, plan.n_entries(shape))
+
+
+def check_maps(linear: Tensor) -> None:
+    """Every frame sees a part of the picture that it can be brought back to."""
+    assert bool(linear.isfinite().all())
+    assert float(torch.linalg.inv(linear).abs().max()) <= 5
 
 
 def check_times(times: list[float]) -> None:

@@ -321,7 +321,7 @@ def read_camera(bits: Bits) -> dict[str, Any]:
     camera["camera_step_q"] = bits.default(2, lambda: bits.u(2)) if moves else 2
     camera["margin_x"], camera["margin_y"] = (bits.u(4), bits.u(4)) if moves else (0, 0)
     for side in ("left", "right", "top", "bottom"):
-        camera[f"crop_{side}"] = bits.default(0, lambda: bits.u(6)) if moves else 0
+        camera[f"crop_{side}"] = bits.default(0, lambda: bits.u(8)) if moves else 0
     return camera
 
 

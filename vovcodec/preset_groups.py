@@ -106,8 +106,8 @@ class Steering:
     positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
     how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
     only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
-    weights deviation^weight per latent channel (encoder only). scene: a clip that mostly stands still may rest on a
-    picture of its scene (codec/scene.py). bytes: of the atoms where no byte target is given.
+    weights deviation^weight per latent channel (encoder only). scene: a clip may rest on a picture of its scene,
+    before a camera that stands still or moves (codec/view.py). bytes: of the atoms where no byte target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))

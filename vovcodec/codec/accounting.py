@@ -36,7 +36,7 @@ __all__ = [
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
-_MARGIN_BITS = 8
+_MARGIN_BITS, _BAR_BITS = 8, 9
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
 
@@ -121,7 +121,7 @@ def scene_bits(atoms: CodedAtoms) -> int:
     if atoms.camera_path:
         n_bits += 1 if atoms.camera_step_q == CAMERA_STEP_Q else 3
         bars = (atoms.crop_left, atoms.crop_right, atoms.crop_top, atoms.crop_bottom)
-        n_bits += _MARGIN_BITS + sum(7 if bar else 1 for bar in bars)
+        n_bits += _MARGIN_BITS + sum(_BAR_BITS if bar else 1 for bar in bars)
     return n_bits
 
 

@@ -163,8 +163,9 @@ class EncodeOptions:
 class DecodeLimits:
     """What one file may have or take; `codec.limits` enforces it. The defaults of the counts are the format's bounds.
 
-    side: px, of source and coded frames. frames, segments: of the stream. caption: bytes of UTF-8 of one caption.
-    vector: symbols of one vector. atoms: of one segment. evaluations: of the network, all segments of the file.
+    side: px, of source and coded frames, and of pictures that a camera moves over. frames, segments: of the stream.
+    caption: bytes of UTF-8 of one caption. vector: symbols of one vector. atoms: of one segment. evaluations: of the
+        network, all segments of the file.
     memory: bytes, of each worker where there are several devices; None = what is free on the device. hours: of the
         whole decode, as estimated.
     """

@@ -255,7 +255,8 @@ def regenerate_latents(
     scene_plan = scene_plan_of_segment(header, segment)
     has_clip = scene_plan is not None and segment.atoms.has_scene_and_clip
     coded_size = header.coded_width, header.coded_height
-    scene = seen_scene(backbone, segment.atoms, n_coded_frames, *coded_size) if has_clip else None
+    needs_scene = has_clip or camera_of_atoms(segment.atoms) is not None
+    scene = seen_scene(backbone, segment.atoms, n_coded_frames, *coded_size) if needs_scene else None
 
     def watch(t: float, x_t: Tensor, clean: Tensor) -> None:
         state[:] = [(t, x_t)]

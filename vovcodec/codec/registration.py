@@ -30,8 +30,8 @@ _ROBUST_AT = 0.1  # r, of the range of luma
 _DAMPING = 1e-3
 _UNSEEN_LOSS = 0.5
 _INSET_PX = 2  # within the border or the bars: interpolated over the edge
-_DARK, _EDGE = 16.0, 0.9  # grey levels of a black bar; of its neighbour's, at most, what a bar cuts in part has
-_MOST_BAR_PX = 15
+_DARK, _FLAT, _EDGE = 16.0, 6.0, 0.9  # grey levels of a black bar, their deviation; what a bar cuts, of its neighbour
+_MOST_BAR_PX = 63
 _MOST_MARGIN = 15
 _BEYOND_PX = 2.0  # of the picture's edge may be looked at without a margin for it
 _DEAD_ZONE = 0.4  # added before rounding down: small coefficients cost more than they give
@@ -171,17 +171,23 @@ def _inverted(maps: Tensor, width: int, height: int) -> Tensor:
 
 def _black_bars(frames: np.ndarray) -> tuple[int, int, int, int]:
     """Of all frames: left, right, top and bottom, in quarters of a pixel."""
-    grey = frames.mean(axis=(0, 3))
-    columns, rows = grey.mean(axis=0), grey.mean(axis=1)
-    left, right, top, bottom = map(_bar, (columns, columns[::-1], rows, rows[::-1]))
+    grey = frames.mean(axis=3)
+    sides = []
+    for axis in (1, 2):  # what is left are columns, then rows
+        profile, deviation = grey.mean(axis=(0, axis)), grey.std(axis=(0, axis))
+        sides += [_bar(profile, deviation), _bar(profile[::-1], deviation[::-1])]
+    left, right, top, bottom = sides
     return left, right, top, bottom
 
 
-def _bar(profile: np.ndarray) -> int:
-    """How far a bar reaches into a profile of grey levels, in quarters of a pixel."""
-    n_dark = 0
-    while n_dark < min(_MOST_BAR_PX, len(profile) // 4) and profile[n_dark] < _DARK:
+def _bar(profile: np.ndarray, deviation: np.ndarray) -> int:
+    """How far a bar reaches into a profile of grey levels, in quarters of a pixel. What is dark further than that is
+    the scene."""
+    n_dark, most = 0, min(_MOST_BAR_PX, 3 * len(profile) // 8)
+    while n_dark < most and profile[n_dark] < _DARK and deviation[n_dark] < _FLAT:
         n_dark += 1
+    if n_dark == most:
+        return 0
     share = profile[n_dark] / max(float(profile[n_dark + 1]), 1.0)
     cut = round(4 * (1 - share)) if share < _EDGE else 0
     # Of a bar of less than half a pixel a darker edge of the scene cannot be told.

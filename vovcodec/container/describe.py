@@ -17,7 +17,7 @@ def _plain(value: Any) -> Any:
     """JSON-ready: bytes as hexadecimal text, tuples as lists."""
     if isinstance(value, bytes):
         return value.hex()
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _dump(fields: tuple[Any, ...], source: object) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _lines(values: dict[str, Any], units: dict[str, str], prefix: str = "") -> l
         elif name == "merged":
             for number, update in enumerate(value, start=1):
                 lines += _lines(update, units, f"merged {number} ")
-        elif value is not None:
+        elif value is not None and value != []:
             unit = "bytes" if name.endswith("_bytes") else units.get(prefix + name, "")
             shown = " ".join(map(str, value)) if isinstance(value, list) else value
             shown = repr(value) if isinstance(value, str) and name == "caption" else shown

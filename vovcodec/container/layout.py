@@ -260,11 +260,11 @@ SEGMENT_FIELDS = (
     Field("atoms.margin_x", Bits(4, 0, 15), "what the picture has on the left and on the right of the frame", "8 px",
           when=_CAMERA, absent=0),
     Field("atoms.margin_y", Bits(4, 0, 15), "the same above and below", "8 px", when=_CAMERA, absent=0),
-    Field("atoms.crop_left", Bits(6, 0, 63), "black bar at the left of the frames", "px/4", when=_CAMERA, absent=0,
+    Field("atoms.crop_left", Bits(8, 0, 255), "black bar at the left of the frames", "px/4", when=_CAMERA, absent=0,
           default=0),
-    Field("atoms.crop_right", Bits(6, 0, 63), "at the right", "px/4", when=_CAMERA, absent=0, default=0),
-    Field("atoms.crop_top", Bits(6, 0, 63), "at the top", "px/4", when=_CAMERA, absent=0, default=0),
-    Field("atoms.crop_bottom", Bits(6, 0, 63), "at the bottom", "px/4", when=_CAMERA, absent=0, default=0),
+    Field("atoms.crop_right", Bits(8, 0, 255), "at the right", "px/4", when=_CAMERA, absent=0, default=0),
+    Field("atoms.crop_top", Bits(8, 0, 255), "at the top", "px/4", when=_CAMERA, absent=0, default=0),
+    Field("atoms.crop_bottom", Bits(8, 0, 255), "at the bottom", "px/4", when=_CAMERA, absent=0, default=0),
 )  # fmt: skip
 
 

@@ -1,14 +1,16 @@
 """Scenes: a clip of which one picture holds for all frames is steered from that picture on.
 
 Where a camera stands still, most of a clip is the same in every frame, and a still carries it in a fraction of the
-bytes: its sampler has one frame to denoise, and a network that was made for that. So a segment may begin with
-injections into a picture, the mean of its frames. If nothing else is worth coding, the picture is shown for all of
-them; otherwise the clip's sampler follows, which takes from the picture what does not move. With the unit vector d over
-frames along which the latents of a standing clip lie, and s the latents of the standing picture,
+bytes: its sampler has one frame to denoise, and a network that was made for that. Where it moves over a scene, the same
+holds of the frames brought to one view (camera.py). So a segment may begin with injections into a picture that its
+frames agree on. If nothing else is worth coding, the picture is shown for all of them; otherwise the clip's sampler
+follows, which takes from the picture what it can show. With the latents s of the clip that shows the picture, and d the
+unit vector over frames along which the latents of standing clips lie,
 
     x̂₀ ← x̂₀ + d·⟨d, s − x̂₀⟩ ,        x̂₀ = s at t = 1
 
-replaces what the network says of the part that stands. Nothing is known yet of what moves, so that the first injection
+replaces what the network says of the part that stands; where the camera moves, what a picture can show of s − x̂₀ is
+found in pixels (`CameraPath.still_part`). Nothing is known yet of what moves, so that the first injection
 can lead far, to where the network begins to see it (`scene_start`); none of the steps before that is needed.
 """
 
