@@ -131,32 +131,35 @@ def best_view(backbone: Backbone, frames: np.ndarray, size_bytes: float) -> View
 def _moving_view(backbone: Backbone, frames: np.ndarray, size_bytes: float, still: View) -> View | None:
     """The picture that a camera may move over, by the cheapest path that shows where; None if it is worth none."""
     motion = register(frames)
-    pixels = as_pixels(frames)
-    views: list[View] = []
+    pixels, plain_db = as_pixels(frames), _plain_db(frames, size_bytes)
+    octaves = math.log2(size_bytes / _FEW_BYTES * _FEW_BYTES_PIXELS / (motion.width * motion.height))
+    best, least_error, finest_db, least_db = None, math.inf, None, math.inf
     for step_q in range(_FINEST_STEP_Q, -1, -1):
         camera = camera_of(motion, step_q)
         if camera is None:
             continue
-        path = CameraPath(camera, len(frames), motion.width, motion.height, "cpu")
-        picture = picture_of(pixels, path)
-        shown = (127.5 * (path.shown(picture) + 1)).permute(0, 2, 3, 1).numpy()
-        scene = backbone.scene.seen_by(CameraPath(camera, path.n_frames, path.width, path.height, backbone.device))
-        views.append(View(scene, path, picture, shown, _squared_errors(frames, shown)))
-        if views[0].below_peak_db - still.below_peak_db < _LEAST_GAINED_DB:
-            return None
-    if not views:
-        return None
-    plain_db = _plain_db(frames, size_bytes)
-
-    def expected_error(view: View) -> float:
-        """E, and D of the bytes that are left beside the path."""
+        view = _view_by(backbone, camera, frames, pixels)
+        if finest_db is None:  # whose error says what the camera is worth, whatever its path will cost
+            finest_db = view.below_peak_db
+            least_db = plain_db + _BETTER_DB - _PER_OCTAVE_DB * octaves - _QUIET_DB * view.quiet
+            if finest_db < max(still.below_peak_db + _LEAST_GAINED_DB, least_db):
+                return None
         left = max(1 - view.path_bytes / size_bytes, 0.01)
-        return view.error + _PEAK * 10 ** (-(plain_db + _PICTURE_DB + _DB_PER_DECADE * math.log10(left)) / 10)
+        error = view.error + _PEAK * 10 ** (-(plain_db + _PICTURE_DB + _DB_PER_DECADE * math.log10(left)) / 10)
+        if error < least_error:
+            best, least_error = view, error
+    if best is None or finest_db < least_db + _PATH_DB * best.path_bytes / size_bytes:
+        return None
+    return best
 
-    view = min(views, key=expected_error)
-    better_db = views[0].below_peak_db - plain_db - _PATH_DB * view.path_bytes / size_bytes
-    octaves = math.log2(size_bytes / _FEW_BYTES * _FEW_BYTES_PIXELS / (motion.width * motion.height))
-    return view if better_db >= _BETTER_DB - _PER_OCTAVE_DB * octaves - _QUIET_DB * views[0].quiet else None
+
+def _view_by(backbone: Backbone, camera: Camera, frames: np.ndarray, pixels: Tensor) -> View:
+    height, width = frames.shape[1:3]
+    path = CameraPath(camera, len(frames), width, height, "cpu")
+    picture = picture_of(pixels, path)
+    shown = (127.5 * (path.shown(picture) + 1)).permute(0, 2, 3, 1).numpy()
+    scene = backbone.scene.seen_by(CameraPath(camera, len(frames), width, height, backbone.device))
+    return View(scene, path, picture, shown, _squared_errors(frames, shown))
 
 
 def _plain_db(frames: np.ndarray, size_bytes: float) -> float:
