@@ -28,7 +28,7 @@ _LEVELS, _STEPS = (3, 2, 1, 0), 8
 _MOST_PIXELS = 60_000  # of a frame at level 0: more are no more exact than a path is coded
 _ROBUST_AT = 0.1  # r, of the range of luma
 _DAMPING = 1e-3
-_UNSEEN_LOSS = 0.5
+_UNSEEN_LOSS = 0.5  # of log(1 + (residual/r)²): what a frame does not see counts as a bad fit
 _INSET_PX = 2  # within the border or the bars: interpolated over the edge
 _DARK, _FLAT, _EDGE = 16.0, 6.0, 0.9  # grey levels of a black bar, their deviation; what a bar cuts, of its neighbour
 _MOST_BAR_PX = 63
@@ -66,14 +66,23 @@ def register(frames: np.ndarray) -> Motion:
     luma = F.avg_pool2d(luma, factor)
     bounds = _bounds(crop, width, height)
     levels = [_smoothed(luma, level) for level in _LEVELS]
-    maps = torch.zeros(len(frames), 6)
+    try:
+        moved = _inverted(_registered(levels, bounds).double(), width, height)
+    except torch.linalg.LinAlgError:  # a map that brings the picture to a line
+        moved = torch.zeros(6, len(frames), dtype=torch.float64)
+    return Motion(moved, width, height, crop)
+
+
+def _registered(levels: list[Tensor], bounds: Bounds) -> Tensor:
+    """levels: frames from coarse to fine, [n, 1, H, W]. → Maps of the picture to frames, in half sides, [n, 6]."""
+    maps = torch.zeros(len(levels[0]), 6)
     for smooth in levels:
         for step in range(_STEPS):
             if step == _STEPS // 2 and smooth is not levels[-1]:
                 maps = _rescued(smooth, maps, bounds)
             maps = maps - _step(smooth, maps, bounds)
             maps = maps - maps.mean(dim=0)
-    return Motion(_inverted(maps.double(), width, height), width, height, crop)
+    return maps
 
 
 def _smoothed(luma: Tensor, level: int) -> Tensor:
@@ -97,7 +106,6 @@ def _rescued(luma: Tensor, maps: Tensor, bounds: Bounds) -> Tensor:
     for each in candidates:
         view = _seen_from(luma, each, bounds)
         loss = torch.log1p(((view.moved - mean) / _ROBUST_AT).square())
-        # What no frame would see fits whatever there is.
         loss = torch.where(view.seen > 0, loss, _UNSEEN_LOSS)
         misfits.append(loss.flatten(1).mean(dim=1))
     best = torch.stack(misfits).argmin(dim=0)

@@ -69,6 +69,7 @@ def inject_scene(
         return None, 0
     listener.stage("looking for a scene", 1)
     view = best_view(backbone, frames, size_bytes)
+    listener.advance()
     if view is None:
         return None, 0
     listener.stage("steering a picture of the scene", _LIKELY_STEPS)

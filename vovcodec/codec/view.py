@@ -11,9 +11,9 @@ misses less than 5 grey levels, a clip rests on
     10·log₁₀ U/E − 4.6·(the path's part of the bytes) ≥ 1.6 − 0.53·log₂(bytes/400) − 5·q
 
 U being 4 dB more than what the largest coefficients of a transform of 16×16 pixels and all frames leave, one for every
-six bits: within 0.7 dB that was the error of 22 clips that rest on nothing. Bytes are counted
-for 192×128 pixels. The unit of the path is the one with the least E(unit) + D(what it leaves of the bytes), D being
-what a picture usually misses, 2 dB less than U.
+six bits: within 0.7 dB that was the error of 22 clips that rest on nothing. Bytes are counted for 192×128 pixels. The
+unit of the path is the one with the least E(unit) + D(what it leaves of the bytes), D being what a picture usually
+misses, 2 dB less than U.
 """
 
 from __future__ import annotations
