@@ -50,3 +50,18 @@ def tiny_preset(tiny_shelf, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("VOVCODEC_MODELS", str(tiny_shelf))
     return tiny_shelf / "tiny.yaml"
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    """One entry for every evaluation of the transformer: the latent frames it was for."""
+    from diffusers import WanTransformer3DModel
+
+    made, forward = [], WanTransformer3DModel.forward
+
+    def counted(self, *inputs, **named):
+        made.append(named["hidden_states"].shape[2])
+        return forward(self, *inputs, **named)
+
+    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
+    return made

@@ -699,21 +699,6 @@ def home(tmp_path_factory):
         yield found
 
 
-@pytest.fixture
-def calls(monkeypatch) -> list[int]:
-    """One entry for every evaluation of the transformer: the latent frames it was for."""
-    from diffusers import WanTransformer3DModel
-
-    made, forward = [], WanTransformer3DModel.forward
-
-    def counted(self, *inputs, **named):
-        made.append(named["hidden_states"].shape[2])
-        return forward(self, *inputs, **named)
-
-    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
-    return made
-
-
 def atoms_of(path) -> list[CodedAtoms]:
     return [segment.atoms for segment in read_vov(path).segments]
 

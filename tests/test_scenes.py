@@ -150,21 +150,6 @@ def backbone(home):
     return home.backbone
 
 
-@pytest.fixture
-def calls(monkeypatch) -> list[int]:
-    """One entry for every evaluation of the transformer: the latent frames it was for."""
-    from diffusers import WanTransformer3DModel
-
-    made, forward = [], WanTransformer3DModel.forward
-
-    def counted(self, *inputs, **named):
-        made.append(named["hidden_states"].shape[2])
-        return forward(self, *inputs, **named)
-
-    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
-    return made
-
-
 def shown(path, folder, listener=None, **options):
     """(frames, report) of one decode, as exact pixels."""
     for old in folder.glob("shown*.png"):

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vovcodec.container.camera import MARGIN_PX, PATH_ENTRY_MAX, PATH_ROW_MAX
+from vovcodec.container.camera import MARGIN_PX, PATH_ENTRY_MAX, PATH_ROW_MAX, path_is_tame
 from vovcodec.sampling.camera import BLACK, Camera, CameraPath, cosines
 
-__all__ = ["Motion", "as_pixels", "camera_of", "picture_of", "register"]
+__all__ = ["LUMA", "Motion", "as_pixels", "camera_of", "picture_of", "register"]
 
 _LEVELS, _STEPS = (3, 2, 1, 0), 8
 _MOST_PIXELS = 60_000  # of a frame at level 0: more are no more exact than a path is coded
@@ -35,7 +35,7 @@ _MOST_BAR_PX = 63
 _MOST_MARGIN = 15
 _BEYOND_PX = 2.0  # of the picture's edge may be looked at without a margin for it
 _DEAD_ZONE = 0.4  # added before rounding down: small coefficients cost more than they give
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)  # BT.601
 
 Bounds = tuple[float, float, float, float]
 """Left, right, top and bottom of what a frame shows, in half sides from its middle."""
@@ -61,7 +61,7 @@ def register(frames: np.ndarray) -> Motion:
     """Frames uint8 [F, H, W, 3] → how the camera moved. Where nothing fits, the maps mean nothing."""
     height, width = frames.shape[1:3]
     crop = _black_bars(frames)
-    luma = torch.from_numpy(frames.astype(np.float32) @ np.asarray(_LUMA, dtype=np.float32) / 255)[:, None]
+    luma = torch.from_numpy(frames.astype(np.float32) @ np.asarray(LUMA, dtype=np.float32) / 255)[:, None]
     factor = max(1, math.isqrt(height * width // _MOST_PIXELS))
     luma = F.avg_pool2d(luma, factor)
     bounds = _bounds(crop, width, height)
@@ -211,7 +211,7 @@ def camera_of(motion: Motion, step_q: int) -> Camera | None:
         return None
     path = tuple(_without_last_zeros(row) for row in rounded.long().tolist())
     camera = Camera(path, step_q, crop=motion.crop)
-    if not _is_tame(camera, motion):
+    if not path_is_tame(path, step_q, n_frames, motion.width, motion.height):
         return None
     reach = _reach(CameraPath(camera, n_frames, motion.width, motion.height, "cpu"))
     margin = [math.ceil(max(0.0, beyond - _BEYOND_PX) / MARGIN_PX) for beyond in reach]
@@ -221,13 +221,6 @@ def camera_of(motion: Motion, step_q: int) -> Camera | None:
 def _without_last_zeros(row: list[int]) -> tuple[int, ...]:
     n = max((i + 1 for i, entry in enumerate(row) if entry), default=0)
     return tuple(row[:n])
-
-
-def _is_tame(camera: Camera, motion: Motion) -> bool:
-    """The rule for atoms.camera_path of `container.layout`."""
-    _, *x, _, across_y, down_y = (sum(map(abs, row)) for row in camera.path)
-    sums = max(motion.height * across + motion.width * down for across, down in (x, (across_y, down_y)))
-    return 128 * sums**2 <= 9 * motion.maps.shape[1] * 4**camera.step_q * (motion.width * motion.height) ** 2
 
 
 def _reach(path: CameraPath) -> tuple[float, float]:

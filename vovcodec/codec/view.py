@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vovcodec.backbone.protocol import Backbone, Scene
-from vovcodec.codec.registration import as_pixels, camera_of, picture_of, register
+from vovcodec.codec.registration import LUMA, as_pixels, camera_of, picture_of, register
 from vovcodec.container.camera import camera_path_bits
 from vovcodec.sampling.camera import Camera, CameraPath, cosines
 
@@ -42,7 +42,7 @@ _PLAIN_BITS, _PLAIN_DB, _PLAIN_BLOCK_PX = 6, 4.0, 16
 _MOST_BLOCKS = 200  # that U is measured on: enough, and quick for large frames
 _STILL_ENOUGH_DB = 34.0  # no camera that moves leaves so little
 _FINEST_STEP_Q = 3
-_COLOURS = ((0.299, 0.587, 0.114), (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # BT.601
+_COLOURS = (LUMA, (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr
 _FEW_BYTES, _FEW_BYTES_PIXELS = 400.0, 24_576
 _PICTURE_DB, _DB_PER_DECADE = 2.0, 10.3
 # 10·log₁₀ E/D up to which there is nothing but the picture. Where the camera moves, E may be everywhere a little, as
@@ -67,6 +67,7 @@ class View:
 
     @property
     def camera(self) -> Camera | None:
+        """As the file has it; None where it stands still."""
         return self.path.camera if self.path else None
 
     @property
@@ -76,6 +77,7 @@ class View:
 
     @property
     def below_peak_db(self) -> float:
+        """E as a PSNR."""
         return 10 * math.log10(_PEAK / self.error)
 
     @property
@@ -85,6 +87,7 @@ class View:
 
     @property
     def path_bytes(self) -> float:
+        """What the path takes of the file."""
         return camera_path_bits(self.camera.path) / 8 if self.camera else 0.0
 
     @property

@@ -15,7 +15,8 @@ from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 from vovcodec.container.fields import Values, When
 
-__all__ = ["MARGIN_PX", "PATH_ENTRY_MAX", "PATH_ROWS", "PATH_ROW_MAX", "PathField", "camera_path_bits", "picture_size"]
+__all__ = ["MARGIN_PX", "PATH_ENTRY_MAX", "PATH_ROWS", "PATH_ROW_MAX", "PathField", "camera_path_bits", "path_is_tame",
+           "picture_size"]  # fmt: skip
 
 MARGIN_PX = 8  # unit of the margins of a picture that a camera moves over
 PATH_ROWS = 6
@@ -31,6 +32,17 @@ Path = tuple[tuple[int, ...], ...]
 def picture_size(width: int, height: int, margin: tuple[int, int]) -> tuple[int, int]:
     """Of the picture for frames of a size, in pixels; `margin` (x, y) on each side in units of `MARGIN_PX`."""
     return width + 2 * MARGIN_PX * margin[0], height + 2 * MARGIN_PX * margin[1]
+
+
+def path_is_tame(path: Path, step_q: int, n_frames: int, width: int, height: int) -> bool:
+    """Whether no frame's map can shrink or turn the picture too far to be undone; exact integers, so that all readers
+    agree (FORMAT.md, 6).
+
+    path: six rows, in units of 2^-step_q px. n_frames: coded frames. width, height: of the frames in pixels.
+    """
+    _, across_x, down_x, _, across_y, down_y = (sum(map(abs, row)) for row in path)
+    most = max(height * across_x + width * down_x, height * across_y + width * down_y)
+    return 128 * most**2 <= 9 * n_frames * 4**step_q * (width * height) ** 2
 
 
 class _RunningMean:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from vovcodec.container.camera import PathField
+from vovcodec.container.camera import PathField, path_is_tame
 from vovcodec.container.codes import (
     Bits,
     Choice,
@@ -297,15 +297,11 @@ def _path_fits(values: Values) -> bool:
 
 
 def _path_is_tame(values: Values) -> bool:
-    """Whether no frame's map can shrink or turn the picture too far to be undone; exact integers, so that all readers
-    agree."""
     if not values["has_atoms"] or not values["atoms.camera_path"]:
         return True
-    width, height = values["header"].coded_width, values["header"].coded_height
-    n_frames, step_q = padded_frames(values["n_frames"]), values["atoms.camera_step_q"]
-    _, *x, _, across_y, down_y = (sum(map(abs, row)) for row in values["atoms.camera_path"])
-    sums = max(height * across + width * down for across, down in (x, (across_y, down_y)))
-    return 128 * sums**2 <= 9 * n_frames * 4**step_q * (width * height) ** 2
+    header, n_frames = values["header"], padded_frames(values["n_frames"])
+    path, step_q = values["atoms.camera_path"], values["atoms.camera_step_q"]
+    return path_is_tame(path, step_q, n_frames, header.coded_width, header.coded_height)
 
 
 SEGMENT_RULES = (
