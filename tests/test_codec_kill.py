@@ -24,7 +24,7 @@ from vovcodec.progress import SilentListener
 
 PRESET = """
 backbone: {id: pocket}
-geometry: {short_side: 32, multiple: 16, segment_frames: 9}
+geometry: {short_side: 32, multiple: 16, segment_frames: 9, scene_frames: 9}
 adaptation: {vector_length: 64}
 sampler: {method: eta}
 steering: {method: atoms, snr_start: 0.01, snr_ratio: 2.0}

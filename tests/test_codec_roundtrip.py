@@ -267,7 +267,7 @@ def test_byte_targets_with_two_segments_and_a_caption(preset, tmp_path, target_b
     report = encode(clip(tmp_path, 40), tmp_path / "out.vov", options, Listener())
     assert 0.98 * target_bytes <= report.size_bytes <= target_bytes
     sizes = [len(segment.atoms.words) for segment in read_vov(tmp_path / "out.vov").segments]
-    assert sizes[0] > 2 * sizes[1], "33 and 7 frames share the bytes by their number"
+    assert 1.05 < sizes[0] / sizes[1] < 1.2, "21 and 19 frames share the bytes by their number"
 
 
 def test_other_rate_targets(preset, tmp_path):
@@ -411,7 +411,7 @@ def test_a_part_of_a_clip_touches_its_segment_only(preset, tmp_path):
     for start_s, duration_s, first, last, wanted in [
         (1.4, None, 35, 40, [1]),
         (0.0, 0.2, 0, 5, [0]),
-        (1.2, 0.24, 30, 36, [0, 1]),
+        (0.72, 0.24, 18, 24, [0, 1]),
         (None, 0.001, 0, 1, [0]),
         (1.56, 100.0, 39, 40, [1]),
     ]:

@@ -63,7 +63,9 @@ def test_parse_size():
 def test_segments_are_contiguous_and_padded_to_4n_plus_1():
     assert segment_lengths(1, 81) == [Segment(0, 1, 1)]
     assert segment_lengths(33, 81) == [Segment(0, 33, 33)]
-    assert segment_lengths(164, 81) == [Segment(0, 81, 81), Segment(81, 81, 81), Segment(162, 2, 5)]
+    assert segment_lengths(164, 81) == [Segment(0, 57, 57), Segment(57, 57, 57), Segment(114, 50, 53)]
+    assert segment_lengths(162, 81) == [Segment(0, 81, 81), Segment(81, 81, 81)]
+    assert segment_lengths(34, 33) == [Segment(0, 17, 17), Segment(17, 17, 17)]
     for bad in (80, 0, 82):
         with pytest.raises(UsageError, match=r"4n\+1"):
             segment_lengths(10, bad)
@@ -76,6 +78,9 @@ def test_segments_cover_every_frame_once(n_frames, n):
     segments = segment_lengths(n_frames, 4 * n + 1)
     assert [f for s in segments for f in range(s.start, s.start + s.n_frames)] == list(range(n_frames))
     assert all(s.n_coded_frames % 4 == 1 and 0 <= s.n_coded_frames - s.n_frames < 4 for s in segments)
+    lengths = [s.n_coded_frames for s in segments]
+    assert len(lengths) == math.ceil(n_frames / (4 * n + 1)) and max(lengths) <= 4 * n + 1
+    assert max(lengths) - min(lengths) <= 4, "no short remainder"
 
 
 def test_padding_repeats_the_last_frame():

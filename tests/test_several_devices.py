@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRESET = """
 description: tiny
 backbone: {{id: {id}, path: "{path}"}}
-geometry: {{short_side: 32, multiple: 16, segment_frames: 5}}
+geometry: {{short_side: 32, multiple: 16, segment_frames: 5, scene_frames: 5}}
 adaptation: {{vector_length: 64}}
 sampler: {{method: eta}}
 steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0, bytes: 300}}

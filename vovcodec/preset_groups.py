@@ -64,12 +64,13 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Coded size and segment length. short_side, multiple: pixels; segment_frames, max_frames: frames."""
+    """Coded size and segment length. short_side, multiple: pixels. segment_frames: longest segment; scene_frames: the
+    same where neighbours that rest on one picture are joined, `segment_frames` or less: they never are."""
 
     short_side: int = _setting(128, low=16, high=4320)
     multiple: int = _setting(16, low=1, high=256)
     segment_frames: int = _setting(33, low=1, high=1025, rule=_four_n_plus_one)
-    max_frames: int | None = _setting(None, low=1)
+    scene_frames: int = _setting(129, low=1, high=1025)
 
 
 @dataclass(frozen=True)

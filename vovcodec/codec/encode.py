@@ -37,8 +37,10 @@ from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import adaptation_of_preset, plan_of_preset, sampler_of_preset
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.reports import EncodeReport
+from vovcodec.codec.scene import may_rest_on_scenes
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
 from vovcodec.codec.sound import kept_sound, sound_wish
+from vovcodec.codec.spans import joined_segments
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, AudioTrack, Segment, StreamHeader, VovFile
@@ -250,6 +252,13 @@ class _Job:
         sound_bytes = sum(len(section.payload) for section in self.extras)
         if file_bytes is not None and self.file_bytes - sound_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
             self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
+        scene_frames = min(preset.geometry.scene_frames, backbone.geometry.max_frames)
+        joins = scene_frames > segment_frames and len(self.segments) > 1
+        if joins and file_bytes is not None and may_rest_on_scenes(backbone, preset):
+            picture_bytes = self.file_bytes - sound_bytes
+            self.segments = ranks.first(
+                lambda: joined_segments(backbone, spool.read, self.segments, picture_bytes, scene_frames, listener)
+            )
         self.header = StreamHeader(
             source_width=info.width,
             source_height=info.height,
@@ -259,7 +268,7 @@ class _Job:
             frame_rate_den=info.frame_rate.denominator,
             n_frames=spool.n_frames,
             n_segments=len(self.segments),
-            segment_frames=segment_frames,
+            segment_frames=max(segment.n_coded_frames for segment in self.segments),
             colour_matrix=info.colour_matrix,
             colour_primaries=info.colour_primaries,
             colour_transfer=info.colour_transfer,
@@ -284,6 +293,7 @@ class _Job:
         """Names the job: frames and everything else that the result depends on."""
         settings = {
             "header": repr(self.header),
+            "segments": repr(self.segments),
             "preset": preset_digest(self.preset).hex(),
             "fitting": repr(self.preset.fitting),
             "plan": repr(self.plan),

@@ -12,7 +12,9 @@ already is, the more is to be had from what moves.
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +24,7 @@ from torch import Tensor
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.accounting import scene_bits
+from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.injection import Injected, checked_words, score_weights
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
 from vovcodec.codec.view import best_view
@@ -34,11 +37,25 @@ from vovcodec.sampling.sampler import OnStep, Velocity, estimate
 from vovcodec.sampling.scene import SceneVelocity, scene_start
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan, steer
 
-__all__ = ["inject_scene"]
+__all__ = ["inject_scene", "may_rest_on_scenes"]
 
 _LIKELY_STEPS = 40  # for the progress bar
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
 _LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
+_MOST_OF_A_VECTOR = 0.05  # a vector with more of the bytes was asked for; with less a scene can do without it
+
+
+def may_rest_on_scenes(backbone: Backbone, preset: Preset) -> bool:
+    """Whether clips that are encoded with this model and preset may rest on pictures."""
+    steering = preset.steering
+    share = preset.rate.split[0] if preset.rate.split else DEFAULT_VECTOR_SHARE
+    if steering.method != "atoms" or (preset.adaptation.vector_length and share > _MOST_OF_A_VECTOR):
+        return False
+    return steering.scene and _is_able(backbone, steering.codebook, steering.active_channels)
+
+
+def _is_able(backbone: Backbone, codebook: str, active_channels: int) -> bool:
+    return backbone.scene is not None and codebook == "trellis" and not active_channels
 
 
 def inject_scene(
@@ -64,7 +81,7 @@ def inject_scene(
         on_step: see `sampler.OnStep`; of the clip's sampler only.
     """
     steering = preset.steering
-    is_able = backbone.scene is not None and plan.codebook == "trellis" and not plan.active_channels
+    is_able = _is_able(backbone, plan.codebook, plan.active_channels)
     if not (steering.scene and is_able and len(frames) > 1):
         return None, 0
     listener.stage("looking for a scene", 1)
@@ -74,12 +91,16 @@ def inject_scene(
         return None, 0
     listener.stage("steering a picture of the scene", _LIKELY_STEPS)
     states: list[tuple[float, Tensor]] = []
-    errors: list[float] = []
+    pictures: list[Tensor] = []
 
     def record(t: float, x_t: Tensor, clean: Tensor) -> None:
         states.append((t, x_t))
-        errors.append(view.missed_by(clean))
+        pictures.append(clean)
         listener.advance()
+
+    def better_db(n_injections: int) -> float:
+        """10·log₁₀ E/D(b) of the picture after so many injections."""
+        return 10 * math.log10(view.error / view.missed_by(pictures[n_injections]))
 
     scene_plan = scene_plan_of_preset(preset, plan)
     alone_bytes, both_bytes = _field_bytes(scene_plan, plan, view.camera)
@@ -98,11 +119,10 @@ def inject_scene(
     n_evaluations = evaluations_of_steps(backbone.id, n_steps, False)
     if not scene_plan.counts:
         return None, n_evaluations
-    better_db = 10 * math.log10(view.error / errors[-1])
-    if better_db <= view.alone_db:
+    if better_db(len(scene_plan.counts)) <= view.alone_db:
         words = checked_words(scene_plan, choices, tuple(picture.shape))
         return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan, view.camera)), n_evaluations
-    n_scene = _injections_of_picture(scene_plan.counts, [view.error / error for error in errors], size_bytes)
+    n_scene = _injections_of_picture(scene_plan.counts, better_db, size_bytes)
     if n_scene is None:
         return None, n_evaluations
     scene_plan = replace(scene_plan, counts=scene_plan.counts[:n_scene], last_q=16)
@@ -147,16 +167,23 @@ def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | 
     return math.ceil(scene_bits(alone) / 8), math.ceil(scene_bits(both) / 8)
 
 
-def _injections_of_picture(counts: tuple[int, ...], gains: list[float], size_bytes: float) -> int | None:
+def _injections_of_picture(counts: tuple[int, ...], better_db: Callable[[int], float], size_bytes: float) -> int | None:
     """How many of a picture's injections a clip rests on; None where the picture ends long before its share.
 
-    gains: E/D(b) before each injection and after the last.
+    better_db: 10·log₁₀ E/D(b) after so many. It grows with them: few have to be asked for.
     """
-    bits = 0.0
+
+    def bits(n: int) -> float:
+        return choices_bits("trellis", counts[:n], 0) + counts_bits(counts[:n], "trellis")
+
+    def is_enough(n: int) -> bool:
+        if not _LEAST_SHARE <= bits(n) / (8 * size_bytes) < _MOST_SHARE:
+            return bits(n) >= 8 * size_bytes * _MOST_SHARE
+        return bits(n) >= 8 * size_bytes * (_SHARE - _SHARE_PER_DB * better_db(n))
+
     # The last one may be a part of a step, or not on the grid of counts: others cannot follow it.
-    for n in range(1, len(counts)):
-        share = _SHARE - _SHARE_PER_DB * 10 * math.log10(gains[n])
-        bits = choices_bits("trellis", counts[:n], 0) + counts_bits(counts[:n], "trellis")
-        if bits >= 8 * size_bytes * min(_MOST_SHARE, max(_LEAST_SHARE, share)):
-            return n
-    return len(counts) - 1 if bits >= 8 * size_bytes * _LEAST_SHARE else None
+    whole = range(1, len(counts))
+    found = bisect.bisect_left(whole, True, key=is_enough)
+    if found < len(whole):
+        return whole[found]
+    return len(counts) - 1 if bits(len(counts) - 1) >= 8 * size_bytes * _LEAST_SHARE else None

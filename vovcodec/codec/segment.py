@@ -33,7 +33,7 @@ from vovcodec.codec.injection import (
 )
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
-from vovcodec.codec.scene import inject_scene
+from vovcodec.codec.scene import inject_scene, may_rest_on_scenes
 from vovcodec.container import CodedVector, Sampler
 from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import VovError
@@ -56,7 +56,6 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 __all__ = ["encode_segment"]
 
 _VECTOR_FIELDS_BYTES = 3  # what the fields of a vector that a scene does without take, at least
-_MOST_BESIDE_A_SCENE = 0.05  # a vector with more of the bytes was asked for; with less a scene can do without it
 
 
 def _fitting_remedies(preset: Preset) -> list[str]:
@@ -156,7 +155,7 @@ def encode_segment(
     finish = functools.partial(
         finished_segment, backbone, original=frames[:n_frames], index=index, first_frame=first_frame
     )
-    if steers and payload_bytes is not None and (adapter is None or share <= _MOST_BESIDE_A_SCENE):
+    if payload_bytes is not None and may_rest_on_scenes(backbone, preset):
         with adapted_velocity(backbone, caption, None, None) as plain:
             # Rounding differs from process to process, what follows must not.
             injected, n_evaluations = ranks.first(

@@ -10,10 +10,9 @@ misses less than 5 grey levels, a clip rests on
 
     10·log₁₀ U/E − 4.6·(the path's part of the bytes) ≥ 1.6 − 0.53·log₂(bytes/400) − 5·q
 
-U being 4 dB more than what the largest coefficients of a transform of 16×16 pixels and all frames leave, one for every
-six bits: within 0.7 dB that was the error of 22 clips that rest on nothing. Bytes are counted for 192×128 pixels. The
-unit of the path is the one with the least E(unit) + D(what it leaves of the bytes), D being what a picture usually
-misses, 2 dB less than U.
+U being what is left of a clip that rests on nothing (expected.py). Bytes are counted for 192×128 pixels. The unit of
+the path is the one with the least E(unit) + D(what it leaves of the bytes), D being what a picture usually misses, 2 dB
+less than U.
 """
 
 from __future__ import annotations
@@ -27,22 +26,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vovcodec.backbone.protocol import Backbone, Scene
-from vovcodec.codec.registration import LUMA, as_pixels, camera_of, picture_of, register
+from vovcodec.codec.expected import PEAK, expected_db
+from vovcodec.codec.registration import as_pixels, camera_of, picture_of, register
 from vovcodec.container.camera import camera_path_bits
-from vovcodec.sampling.camera import Camera, CameraPath, cosines
+from vovcodec.sampling.camera import Camera, CameraPath
 
 __all__ = ["View", "best_view"]
 
-_PEAK = 255.0**2
 _BLOCK_PX, _QUIET_LEVELS = 8, 5.0
 _LEAST_STILL_DB, _SWAYING_DB, _SWAYING_POWER = 23.0, 5.0, 5
 _LEAST_GAINED_DB = 1.0
 _BETTER_DB, _PER_OCTAVE_DB, _QUIET_DB, _PATH_DB = 1.6, 0.53, 5.0, 4.6
-_PLAIN_BITS, _PLAIN_DB, _PLAIN_BLOCK_PX = 6, 4.0, 16
-_MOST_BLOCKS = 200  # that U is measured on: enough, and quick for large frames
 _STILL_ENOUGH_DB = 34.0  # no camera that moves leaves so little
 _FINEST_STEP_Q = 3
-_COLOURS = (LUMA, (-0.169, -0.331, 0.5), (0.5, -0.419, -0.081))  # Y, Cb, Cr
 _FEW_BYTES, _FEW_BYTES_PIXELS = 400.0, 24_576
 _PICTURE_DB, _DB_PER_DECADE = 2.0, 10.3
 # 10·log₁₀ E/D up to which there is nothing but the picture. Where the camera moves, E may be everywhere a little, as
@@ -78,7 +74,7 @@ class View:
     @property
     def below_peak_db(self) -> float:
         """E as a PSNR."""
-        return 10 * math.log10(_PEAK / self.error)
+        return 10 * math.log10(PEAK / self.error)
 
     @property
     def quiet(self) -> float:
@@ -134,7 +130,7 @@ def best_view(backbone: Backbone, frames: np.ndarray, size_bytes: float) -> View
 def _moving_view(backbone: Backbone, frames: np.ndarray, size_bytes: float, still: View) -> View | None:
     """The picture that a camera may move over, by the cheapest path that shows where; None if it is worth none."""
     motion = register(frames)
-    pixels, plain_db = as_pixels(frames), _plain_db(frames, size_bytes)
+    pixels, plain_db = as_pixels(frames), expected_db(frames, size_bytes)
     octaves = math.log2(size_bytes / _FEW_BYTES * _FEW_BYTES_PIXELS / (motion.width * motion.height))
     best, least_error, finest_db, least_db = None, math.inf, None, math.inf
     for step_q in range(_FINEST_STEP_Q, -1, -1):
@@ -148,7 +144,7 @@ def _moving_view(backbone: Backbone, frames: np.ndarray, size_bytes: float, stil
             if finest_db < max(still.below_peak_db + _LEAST_GAINED_DB, least_db):
                 return None
         left = max(1 - view.path_bytes / size_bytes, 0.01)
-        error = view.error + _PEAK * 10 ** (-(plain_db + _PICTURE_DB + _DB_PER_DECADE * math.log10(left)) / 10)
+        error = view.error + PEAK * 10 ** (-(plain_db + _PICTURE_DB + _DB_PER_DECADE * math.log10(left)) / 10)
         if error < least_error:
             best, least_error = view, error
     if best is None or finest_db < least_db + _PATH_DB * best.path_bytes / size_bytes:
@@ -163,29 +159,6 @@ def _view_by(backbone: Backbone, camera: Camera, frames: np.ndarray, pixels: Ten
     shown = (127.5 * (path.shown(picture) + 1)).permute(0, 2, 3, 1).numpy()
     scene = backbone.scene.seen_by(CameraPath(camera, len(frames), width, height, backbone.device))
     return View(scene, path, picture, shown, _squared_errors(frames, shown))
-
-
-def _plain_db(frames: np.ndarray, size_bytes: float) -> float:
-    """U, in dB below the peak."""
-    n_frames, height, width = frames.shape[:3]
-    side = _PLAIN_BLOCK_PX
-    rows, columns = height // side, width // side
-    blocks = frames[:, : rows * side, : columns * side].reshape(n_frames, rows, side, columns, side, 3)
-    blocks = blocks.transpose(1, 3, 5, 0, 2, 4).reshape(rows * columns, 3, n_frames, side, side)
-    n_blocks = len(blocks)
-    blocks = torch.from_numpy(np.ascontiguousarray(blocks[:: -(-n_blocks // _MOST_BLOCKS)])).float()
-    colours = torch.einsum("ij,bjfhw->bifhw", torch.tensor(_COLOURS), blocks)
-    time, space = _dct(n_frames), _dct(side)
-    coefficients = torch.einsum("fg,bighw->bifhw", time, space @ colours @ space.T)
-    powers, _ = coefficients.square().flatten().sort()
-    n_kept = min(len(powers) - 1, round(8 * size_bytes / _PLAIN_BITS * len(blocks) / n_blocks))
-    missed = float(powers[: len(powers) - n_kept].sum()) / len(powers)
-    return 10 * math.log10(_PEAK / (missed + 1e-9)) - _PLAIN_DB
-
-
-def _dct(n: int) -> Tensor:
-    """The orthonormal DCT-II of n values, [n, n]."""
-    return torch.cat([torch.full((1, n), n**-0.5), cosines(n).float()])
 
 
 def _squared_errors(frames: np.ndarray, shown: np.ndarray) -> np.ndarray:

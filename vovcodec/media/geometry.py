@@ -67,11 +67,12 @@ class Segment:
 
 
 def segment_lengths(n_frames: int, segment_frames: int, stride: int = 4, cuts: Sequence[int] = ()) -> list[Segment]:
-    """Cuts n_frames into segments of `segment_frames`, the last one of each scene shorter.
+    """Cuts n_frames into as few segments of at most `segment_frames` as there can be, of about the same length.
 
     segment_frames has the form stride·n + 1, as every n_coded_frames has: the temporal grid of the autoencoder, whose
-    first latent stands for one frame and every other one for `stride`. cuts: frames that begin a new scene, in order; a
-    segment begins at each, unless a scene would be shorter than 2·stride + 1 frames. Raises UsageError.
+    first latent stands for one frame and every other one for `stride`. Lengths differ by `stride` at most, but for the
+    last one of a scene, which takes what is left. cuts: frames that begin a new scene, in order; a segment begins at
+    each, unless a scene would be shorter than 2·stride + 1 frames. Raises UsageError.
     """
     if n_frames < 1:
         raise UsageError("there are no frames to cut into segments")
@@ -84,9 +85,12 @@ def segment_lengths(n_frames: int, segment_frames: int, stride: int = 4, cuts: S
             scenes.append(cut)
     segments = []
     for begin, end in pairwise([*scenes, n_frames]):
-        for start in range(begin, end, segment_frames):
-            length = min(segment_frames, end - start)
-            segments.append(Segment(start, length, math.ceil((length - 1) / stride) * stride + 1))
+        n_segments = math.ceil((end - begin) / segment_frames)
+        n_strides = math.ceil((end - begin - n_segments) / stride)
+        for i in range(n_segments):
+            n_coded = (n_strides // n_segments + (i < n_strides % n_segments)) * stride + 1
+            segments.append(Segment(begin, min(n_coded, end - begin), n_coded))
+            begin += n_coded
     return segments
 
 
