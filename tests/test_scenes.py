@@ -758,6 +758,30 @@ def test_other_lengths_sizes_and_rates(home, tmp_path, kind):
             edit(home.files[kind], tmp_path / "no.vov", EditOptions(keep_structure=0.5, **options))
 
 
+@pytest.mark.parametrize("n_frames", [2, 13, 30])
+def test_a_picture_alone_holds_for_any_length(home, tmp_path, n_frames):
+    (old,) = home.streams["alone"].segments
+    whole, _ = shown(home.files["alone"], tmp_path)
+    told = Progress()
+    edit(home.files["alone"], tmp_path / "out.vov", EditOptions(n_frames=n_frames), told)
+    (segment,) = read_vov(tmp_path / "out.vov").segments
+    assert segment.atoms == old.atoms and segment.generation is None and not told.lines
+    frames, _ = shown(tmp_path / "out.vov", tmp_path)
+    assert np.array_equal(frames, np.repeat(whole[:1], n_frames, axis=0))
+    edit(home.files["alone"], tmp_path / "half.vov", EditOptions(n_frames=n_frames, keep_structure=0.5))
+    (half,) = read_vov(tmp_path / "half.vov").segments
+    assert 0 < half.atoms.scene_injections < old.atoms.scene_injections and half.generation
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "is_told"), [("moves", 1.0, True), ("moves", 0.2, False), ("alone", 1.0, False)]
+)
+def test_what_moves_is_not_dropped_in_silence(home, tmp_path, kind, share, is_told):
+    told = Progress()
+    edit(home.files[kind], tmp_path / "out.vov", EditOptions(caption="a dog", keep_structure=share), told)
+    assert any("what moves before it is dropped" in line for line in told.lines) == is_told
+
+
 def test_a_merged_vector_acts_on_picture_and_clip(home, tmp_path):
     kind = "moves"
     encoded(home, tmp_path / "vector.vov", home.sources["moves"], 300, "vector", split=(0.5, 0.5), caption="a street")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +57,31 @@ def load_backbone(
 
     Raises ModelError when the id is unknown, its weights are missing or damaged, or memory runs out.
     """
+    with _collection_paused():
+        return _load(backbone_id, path, revision, device, precision, options)
+
+
+@contextmanager
+def _collection_paused() -> Iterator[None]:
+    """Importing the model's libraries makes a million objects that stay: the garbage collector would visit them again
+    and again, which takes it a second."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _load(
+    backbone_id: str,
+    path: Path | str | None,
+    revision: str | None,
+    device: str,
+    precision: str,
+    options: LoadOptions | None,
+):
     if backbone_id == "pocket":
         from vovcodec.backbone.locate import embedded_folder
         from vovcodec.backbone.pocket.backbone import PocketBackbone

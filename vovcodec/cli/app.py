@@ -7,6 +7,7 @@ Exit codes: 0 ok, 1 internal error, 2 usage, 3 media, 4 bad `.vov`, 5 model or d
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shlex
 import signal
@@ -103,6 +104,8 @@ def main() -> NoReturn:
             # What could not be written would make the interpreter's own last flush complain.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # The interpreter collects garbage once more before it ends: a second where a model's libraries are loaded.
+    gc.freeze()
     sys.exit(code)
 
 

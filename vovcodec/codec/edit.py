@@ -10,7 +10,7 @@ from pathlib import Path
 from vovcodec.codec import rewrite
 from vovcodec.codec.captions import resolve_caption
 from vovcodec.codec.inspect import summary
-from vovcodec.codec.keep import keep_steering
+from vovcodec.codec.keep import Kept, keep_steering
 from vovcodec.codec.limits import require_within
 from vovcodec.codec.measure import section_sizes
 from vovcodec.codec.options import DecodeOptions, EditOptions
@@ -118,7 +118,7 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
     if options.keep_structure is not None:
         history.append({"edit": "keep-structure", "to": options.keep_structure})
     kept = keep_steering(before, stream, is_new_content=is_new_content, share=options.keep_structure)
-    _tell(kept.n_before, kept.n_after, options, kept.stream, listener.note)
+    _tell(kept, options, listener.note)
     return replace(rewrite.remembered(kept.stream, history), layout=(), version=None)
 
 
@@ -126,8 +126,11 @@ def _no_frames():
     raise UsageError("a .vov file has no frames to describe: give the caption as text")
 
 
-def _tell(n_before: int, n_after: int, options: EditOptions, stream: VovFile, note: Callable[[str], None]) -> None:
+def _tell(kept: Kept, options: EditOptions, note: Callable[[str], None]) -> None:
     """What became of the steering, where the user might not expect it."""
+    n_before, n_after, stream = kept.n_before, kept.n_after, kept.stream
+    if kept.drops_motion:
+        note("of what rests on a picture of its scene the picture is kept, and what moves before it is dropped")
     if n_before and not n_after and options.keep_structure is None:
         if options.size is None and options.n_frames is None:
             hint = "--keep-structure 0.5 keeps the first half"

@@ -23,11 +23,13 @@ __all__ = ["Kept", "keep_steering"]
 
 @dataclass(frozen=True)
 class Kept:
-    """The stream, and how many steered steps its longest segment had and has now."""
+    """The stream, and how many steered steps its longest segment had and has now. drops_motion: pictures of scenes
+    were kept as far as was asked for, what moves before them was not."""
 
     stream: VovFile
     n_before: int
     n_after: int
+    drops_motion: bool
 
 
 def keep_steering(before: VovFile, edited: VovFile, *, is_new_content: bool, share: float | None) -> Kept:
@@ -43,9 +45,11 @@ def keep_steering(before: VovFile, edited: VovFile, *, is_new_content: bool, sha
     """
     old, new = before.header, edited.header
     is_resized = (old.coded_width, old.coded_height) != (new.coded_width, new.coded_height)
-    segments, n_before, n_after = [], 0, 0
+    segments, n_before, n_after, drops_motion = [], 0, 0, False
     for was, segment in zip(before.segments, edited.segments, strict=False):
-        is_reshaped = is_resized or padded_frames(was.n_frames) != padded_frames(segment.n_frames)
+        is_as_long = padded_frames(was.n_frames) == padded_frames(segment.n_frames)
+        # A single frame has no scene: what it is steered to is the frame.
+        is_reshaped = is_resized or not (is_as_long or (segment.n_frames > 1 and _holds_for_any_length(was)))
         if is_reshaped and share:
             raise UsageError("steering belongs to one size and length: leave out --keep-structure")
         n_steered = _n_steered(old, was)
@@ -54,6 +58,7 @@ def keep_steering(before: VovFile, edited: VovFile, *, is_new_content: bool, sha
             n_kept = math.floor((share or 0.0) * n_steered + 0.5)
             if was.atoms is not None and was.atoms.scene_injections:
                 # What goes on, goes on in the picture: from there on everything would move with the new content.
+                drops_motion = drops_motion or n_kept > was.atoms.scene_injections
                 n_kept = min(n_kept, was.atoms.scene_injections)
             segment = _generating(_cut(segment, before.header, n_kept), new)
         if was.n_frames != segment.n_frames:
@@ -62,7 +67,13 @@ def keep_steering(before: VovFile, edited: VovFile, *, is_new_content: bool, sha
         n_before, n_after = max(n_before, n_steered), max(n_after, n_kept)
     if any(segment.generation for segment in segments):
         new = replace(new, sampler=replace(new.sampler, sampler_id="eta"))
-    return Kept(replace(edited, header=new, segments=tuple(segments)), n_before, n_after)
+    return Kept(replace(edited, header=new, segments=tuple(segments)), n_before, n_after, drops_motion)
+
+
+def _holds_for_any_length(segment: Segment) -> bool:
+    """Whether all that it shows is one picture, before a camera that stands still."""
+    atoms = segment.atoms
+    return bool(atoms and atoms.scene_injections and not atoms.has_scene_and_clip and not atoms.camera_path)
 
 
 def _n_steered(header: StreamHeader, segment: Segment) -> int:
