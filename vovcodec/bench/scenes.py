@@ -1,15 +1,18 @@
-"""What a picture of the scene gives to clips that stand still: the same clips in the same bytes, with and without.
+"""What a picture of the scene gives to clips: the same clips in the same bytes, with and without.
 
     python -m vovcodec.bench.scenes --media FOLDER --out FILE.tsv [--clips dog,bottles] [--bytes 400,800,1500,3000]
         [--preset pocket] [--effort instant] [--frames 33] [--threads N]
 
-`picture` counts the injections that are the picture's, of `injections` in all, 0 where the encoder found no scene; such
-clips are measured once.
+scenes: `joined` is what the encoder does; `apart` the same without joining segments that show one scene, measured
+where it does; `none` without pictures, measured where it takes one. `picture` counts the injections that are the
+pictures', of `injections` in all.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -31,7 +34,7 @@ __all__ = ["SceneRow", "main"]
 
 @dataclass(frozen=True)
 class SceneRow:
-    """One encode. model: fingerprint of the weights; scene: whether it may rest on a picture; quality of the decode."""
+    """One encode. model: fingerprint of the weights; scenes: see above; quality of the decode."""
 
     model: str
     effort: str
@@ -39,8 +42,9 @@ class SceneRow:
     size: str
     frames: int
     target_bytes: int
-    scene: bool
+    scenes: str
     size_bytes: int
+    segments: int
     picture: int
     injections: int
     evaluations: int
@@ -48,17 +52,30 @@ class SceneRow:
     ssim: float
 
 
+_CHANGES = {
+    "joined": {},
+    "apart": {"geometry": {"scene_frames": 1}},
+    "none": {"steering": {"scene": False}},
+}
+
+
 @contextmanager
-def _preset_without_scenes(name: str) -> Iterator[Path]:
-    data = yaml.safe_load(preset_path(name).read_text(encoding="utf-8"))
-    data["steering"]["scene"] = False
+def _presets(name: str) -> Iterator[dict[str, Path]]:
+    """The preset in each of its three ways."""
+    text = preset_path(name).read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="vov-scenes-") as folder:
-        path = Path(folder) / f"{Path(name).stem}.yaml"
-        path.write_text(yaml.safe_dump(data), encoding="utf-8")
-        yield path
+        paths = {}
+        for scenes, changes in _CHANGES.items():
+            data = yaml.safe_load(text)
+            for group, values in changes.items():
+                data[group] = data.get(group, {}) | values
+            paths[scenes] = Path(folder) / scenes / f"{Path(name).stem}.yaml"
+            paths[scenes].parent.mkdir()
+            paths[scenes].write_text(yaml.safe_dump(data), encoding="utf-8")
+        yield paths
 
 
-def _row(item: Item, model: str, options: argparse.Namespace, preset: str, target_bytes: int) -> SceneRow:
+def _row(item: Item, model: str, options: argparse.Namespace, preset: Path, scenes: str, target_bytes: int) -> SceneRow:
     with tempfile.TemporaryDirectory(prefix="vov-scenes-") as folder:
         coded = Path(folder) / "coded.vov"
         settings = {"effort": options.effort, "threads": options.threads, "device": options.device}
@@ -71,8 +88,9 @@ def _row(item: Item, model: str, options: argparse.Namespace, preset: str, targe
         "{}x{}".format(*item.size),
         len(item.frames),
         target_bytes,
-        preset == options.preset,
+        scenes,
         report.size_bytes,
+        report.segments,
         sum(each.scene_injections for each in atoms),
         sum(len(each.counts) for each in atoms),
         report.n_network_evaluations,
@@ -81,27 +99,51 @@ def _row(item: Item, model: str, options: argparse.Namespace, preset: str, targe
     )
 
 
+def _measured(
+    table: Table[SceneRow],
+    item: Item,
+    model: str,
+    options: argparse.Namespace,
+    presets: dict[str, Path],
+    scenes: str,
+    target_bytes: int,
+) -> SceneRow:
+    """The row, from the table where it has been measured."""
+    size = "{}x{}".format(*item.size)
+    found = table.having(
+        effort=options.effort,
+        item=item.name,
+        size=size,
+        frames=len(item.frames),
+        target_bytes=target_bytes,
+        scenes=scenes,
+    )
+    if found:
+        return found[0]
+    row = _row(item, model, options, presets[scenes], scenes, target_bytes)
+    table.add(row)
+    what = f"{row.segments} segment(s), {row.picture} of {row.injections} injections"
+    print(f"{row.item} {row.size_bytes} B, {scenes}: {what}: {row.psnr_db:.2f} dB, SSIM {row.ssim:.3f}", flush=True)
+    return row
+
+
+def _others(first: SceneRow, segment_frames: int) -> list[str]:
+    """What else to measure where the encoder did this."""
+    apart = ["apart"] if first.segments < math.ceil(first.frames / segment_frames) else []
+    return [*apart, "none"] if first.picture else apart
+
+
 def _work(options: argparse.Namespace) -> int:
-    model = backbone_of(resolve(load_preset(options.preset), {}, options.effort), options.device).fingerprint.hex()
+    preset = resolve(load_preset(options.preset), {}, options.effort)
+    model = backbone_of(preset, options.device).fingerprint.hex()
     table = Table(options.out, SceneRow, model=model)
-    with _preset_without_scenes(options.preset) as plain:
+    with _presets(options.preset) as presets:
         for path in media_paths(options):
             item = read_item(path, options.preset, options.frames, None)
             for target_bytes in () if item.is_still else options.bytes:
-                size = "{}x{}".format(*item.size)
-                key = {"effort": options.effort, "item": item.name, "size": size, "frames": len(item.frames)}
-                for preset in (options.preset, str(plain)):
-                    is_allowed = preset == options.preset
-                    found = table.having(target_bytes=target_bytes, scene=is_allowed, **key)
-                    if not found:
-                        row = _row(item, model, options, preset, target_bytes)
-                        table.add(row)
-                        which = f"{row.picture} of {row.injections} injections" if is_allowed else "no scenes"
-                        print(f"{row.item} {row.size_bytes} B, {which}: {row.psnr_db:.2f} dB, SSIM {row.ssim:.3f}",
-                              flush=True)  # fmt: skip
-                        found = [row]
-                    if is_allowed and not found[0].picture:
-                        break
+                measure = functools.partial(_measured, table, item, model, options, presets)
+                for scenes in _others(measure("joined", target_bytes), preset.geometry.segment_frames):
+                    measure(scenes, target_bytes)
     return 0
 
 
