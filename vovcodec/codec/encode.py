@@ -48,6 +48,7 @@ from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageErr
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.fitting.ranks import Ranks, joined_ranks
 from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
+from vovcodec.media.geometry import Segment as Span
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
@@ -247,18 +248,7 @@ class _Job:
             source_pixels=info.width * info.height,
         )
         self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
-        stride = backbone.geometry.time_stride
-        self.segments = segment_lengths(spool.n_frames, segment_frames, stride, cuts)
-        sound_bytes = sum(len(section.payload) for section in self.extras)
-        if file_bytes is not None and self.file_bytes - sound_bytes < _LEAST_SEGMENT_BYTES * len(self.segments):
-            self.segments = segment_lengths(spool.n_frames, segment_frames, stride)
-        scene_frames = min(preset.geometry.scene_frames, backbone.geometry.max_frames)
-        joins = scene_frames > segment_frames and len(self.segments) > 1
-        if joins and file_bytes is not None and may_rest_on_scenes(backbone, preset):
-            picture_bytes = self.file_bytes - sound_bytes
-            self.segments = ranks.first(
-                lambda: joined_segments(backbone, spool.read, self.segments, picture_bytes, scene_frames, listener)
-            )
+        self.segments = ranks.first(lambda: self._segments(cuts, segment_frames, listener))
         self.header = StreamHeader(
             source_width=info.width,
             source_height=info.height,
@@ -288,6 +278,22 @@ class _Job:
         # Whatever is kept, the first process keeps.
         resume = options.resume or not ranks.is_first
         self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=resume)
+
+    def _segments(self, cuts: list[int], segment_frames: int, listener: ProgressListener) -> list[Span]:
+        """Which frames are coded together."""
+        geometry, n_frames, picture_bytes = self.backbone.geometry, self.spool.n_frames, None
+        if self.file_bytes is not None:
+            picture_bytes = self.file_bytes - sum(len(section.payload) for section in self.extras)
+        scene_frames = min(self.preset.geometry.scene_frames, geometry.max_frames)
+        is_joining = picture_bytes is not None and may_rest_on_scenes(self.backbone, self.preset)
+        for kept_cuts in (cuts, []):
+            segments = segment_lengths(n_frames, segment_frames, geometry.time_stride, kept_cuts)
+            if is_joining and len(segments) > 1 and scene_frames > segment_frames:
+                read = self.spool.read
+                segments = joined_segments(self.backbone, read, segments, picture_bytes, scene_frames, listener)
+            if not kept_cuts or picture_bytes is None or picture_bytes >= _LEAST_SEGMENT_BYTES * len(segments):
+                break
+        return segments
 
     def _digest(self) -> str:
         """Names the job: frames and everything else that the result depends on."""

@@ -124,7 +124,11 @@ def inject_scene(
         return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan, view.camera)), n_evaluations
     n_scene = _injections_of_picture(scene_plan.counts, better_db, size_bytes)
     if n_scene is None:
-        return None, n_evaluations
+        if len(frames) <= preset.geometry.segment_frames:
+            return None, n_evaluations
+        n_scene = (
+            len(scene_plan.counts) - 1
+        )  # joined (spans.py) because it rests on one picture: too long to do without
     scene_plan = replace(scene_plan, counts=scene_plan.counts[:n_scene], last_q=16)
     with torch.no_grad():
         t, x_t = states[n_scene]
@@ -177,9 +181,10 @@ def _injections_of_picture(counts: tuple[int, ...], better_db: Callable[[int], f
         return choices_bits("trellis", counts[:n], 0) + counts_bits(counts[:n], "trellis")
 
     def is_enough(n: int) -> bool:
-        if not _LEAST_SHARE <= bits(n) / (8 * size_bytes) < _MOST_SHARE:
-            return bits(n) >= 8 * size_bytes * _MOST_SHARE
-        return bits(n) >= 8 * size_bytes * (_SHARE - _SHARE_PER_DB * better_db(n))
+        spent, most = bits(n), 8 * size_bytes
+        if not _LEAST_SHARE * most <= spent < _MOST_SHARE * most:
+            return spent >= _MOST_SHARE * most
+        return spent >= most * (_SHARE - _SHARE_PER_DB * better_db(n))
 
     # The last one may be a part of a step, or not on the grid of counts: others cannot follow it.
     whole = range(1, len(counts))
