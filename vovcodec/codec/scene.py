@@ -124,11 +124,10 @@ def inject_scene(
         return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan, view.camera)), n_evaluations
     n_scene = _injections_of_picture(scene_plan.counts, better_db, size_bytes)
     if n_scene is None:
-        if len(frames) <= preset.geometry.segment_frames:
+        # Joined segments (spans.py) are too long to do without the picture.
+        if len(frames) <= preset.geometry.segment_frames or len(scene_plan.counts) == 1:
             return None, n_evaluations
-        n_scene = (
-            len(scene_plan.counts) - 1
-        )  # joined (spans.py) because it rests on one picture: too long to do without
+        n_scene = len(scene_plan.counts) - 1
     scene_plan = replace(scene_plan, counts=scene_plan.counts[:n_scene], last_q=16)
     with torch.no_grad():
         t, x_t = states[n_scene]
