@@ -25,12 +25,10 @@ import torch
 import torch.nn.functional as F
 from fuzz_mutations import _joined, _split
 from test_codec_roundtrip import frames_of
-from test_scenes import PRESET, Progress, encoded, shown, with_atoms, written
+from test_scenes import PRESET, Progress, encoded, shown, tiny_home, with_atoms, written
 from test_second_reader import ours
 from tiny_clips import write_clip
-from tiny_models import save_tiny_pocket
 
-from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import pocket_geometry
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import resteer as resteer_module
@@ -56,7 +54,6 @@ from vovcodec.container.framing import DEFAULT_LIMITS, Budget
 from vovcodec.entropy.errors import BadCodedAtoms
 from vovcodec.errors import FormatError, UsageError
 from vovcodec.metrics import psnr
-from vovcodec.presets import load_preset
 from vovcodec.progress import SilentListener
 from vovcodec.sampling.camera import Camera, CameraPath
 from vovcodec.sampling.schedule import REALISM_STEPS
@@ -677,17 +674,8 @@ def home(tmp_path_factory):
     """A folder with the tiny model, which is loaded once for all; of each kind a clip, a file, its stream, what
     encoding reported and the frames that it saw."""
     folder = tmp_path_factory.mktemp("camera")
-    save_tiny_pocket(folder / "pocket")
-    (folder / "tiny.yaml").write_text(PRESET)
-    found = SimpleNamespace(folder=folder, sources={}, files={}, reports={}, streams={}, seen={})
-    found.backbone = PocketBackbone(folder / "pocket")
-    found.backbone.transformer.blocks = found.backbone.transformer.blocks[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOVCODEC_MODELS", str(folder))
-        patch.setattr("vovcodec.backbone.registry.load_backbone", lambda backbone_id, **settings: found.backbone)
-        for place in ("encode", "resteer"):
-            patch.setattr(f"vovcodec.codec.{place}.load_preset", functools.cache(load_preset))
-        patch.setattr("vovcodec.backbone.geometry.fingerprint_folder", functools.cache(fingerprint_folder))
+    with tiny_home(folder, PRESET) as found:
+        found.streams, found.seen = {}, {}
         for kind in SIZES:
             frames, _ = filmed("pan", N_FRAMES, WIDTH, HEIGHT, crop=(0, 0, 0, 6))
             found.sources[kind] = write_clip(folder / f"{kind}.y4m", with_disc(frames) if kind == "moves" else frames)
@@ -982,10 +970,7 @@ def test_a_camera_is_nothing_that_another_model_knows(home, tmp_path, monkeypatc
         shown(home.files[kind], tmp_path, steps=2)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["alone", "moves"],
-)
+@KINDS
 def test_another_model_refuses_before_it_computes(home, tmp_path, monkeypatch, calls, kind):
     monkeypatch.setattr(home.backbone, "scene", None)
     with pytest.raises(FormatError):

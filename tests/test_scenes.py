@@ -119,14 +119,13 @@ def encoded(home, target, source, size_bytes, effort="fast", listener=None, **op
     return encode(source, target, settings, listener or SilentListener())
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A folder with the tiny model, which is loaded once for all, a clip and a file of each kind, what encoding
-    reported, and the streams."""
-    folder = tmp_path_factory.mktemp("scenes")
+@contextmanager
+def tiny_home(folder: Path, preset: str) -> Iterator[SimpleNamespace]:
+    """A folder with the tiny model, loaded once for all, and a preset: what `encoded` and `shown` then use. For a
+    module's clips (`sources`) and files, and what encoding these reported."""
     save_tiny_pocket(folder / "pocket")
-    (folder / "tiny.yaml").write_text(PRESET)
-    found = SimpleNamespace(folder=folder, sources={}, files={}, reports={}, streams={})
+    (folder / "tiny.yaml").write_text(preset)
+    found = SimpleNamespace(folder=folder, sources={}, files={}, reports={})
     found.backbone = PocketBackbone(folder / "pocket")
     found.backbone.transformer.blocks = found.backbone.transformer.blocks[:1]  # for speed, as all that follows
     with pytest.MonkeyPatch.context() as patch:
@@ -135,6 +134,15 @@ def home(tmp_path_factory):
         for place in ("encode", "resteer"):
             patch.setattr(f"vovcodec.codec.{place}.load_preset", functools.cache(load_preset))
         patch.setattr("vovcodec.backbone.geometry.fingerprint_folder", functools.cache(fingerprint_folder))
+        yield found
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """The tiny model, a clip and a file of each kind, what encoding reported, and the streams."""
+    folder = tmp_path_factory.mktemp("scenes")
+    with tiny_home(folder, PRESET) as found:
+        found.streams = {}
         for kind, settings in SOURCES.items():
             (folder / kind).mkdir()
             found.sources[kind] = clip(folder / kind, N_FRAMES, WIDTH, HEIGHT, **settings)
@@ -779,7 +787,7 @@ def test_a_picture_alone_holds_for_any_length(home, tmp_path, n_frames):
 def test_what_moves_is_not_dropped_in_silence(home, tmp_path, kind, share, is_told):
     told = Progress()
     edit(home.files[kind], tmp_path / "out.vov", EditOptions(caption="a dog", keep_structure=share), told)
-    assert any("what moves before it is dropped" in line for line in told.lines) == is_told
+    assert any("what moves in front of it is dropped" in line for line in told.lines) == is_told
 
 
 def test_a_merged_vector_acts_on_picture_and_clip(home, tmp_path):

@@ -6,7 +6,6 @@ expected (codec/expected.py), and whole files on a tiny model of the real classe
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import random
@@ -21,13 +20,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_camera import filmed, has_camera, watched
 from test_codec_roundtrip import clip, frames_of
-from test_scenes import PRESET, Progress, encoded, pictures_of, preferring, shown, stands_still
+from test_scenes import PRESET, Progress, encoded, pictures_of, preferring, shown, stands_still, tiny_home
 from tiny_clips import write_clip
-from tiny_models import save_tiny_pocket
 
-from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import pocket_geometry
-from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.cli.app import run
 from vovcodec.codec import encode as encode_module
 from vovcodec.codec import scene as scene_module
@@ -510,17 +506,8 @@ def home(tmp_path_factory):
     in which nothing moves, slow waves, a camera that pans. Of each also a file, what encoding reported, and the frames
     that it saw."""
     folder = tmp_path_factory.mktemp("spans")
-    save_tiny_pocket(folder / "pocket")
-    (folder / "tiny.yaml").write_text(JOINING)
-    found = SimpleNamespace(folder=folder, sources={}, files={}, reports={}, seen={})
-    found.backbone = PocketBackbone(folder / "pocket")
-    found.backbone.transformer.blocks = found.backbone.transformer.blocks[:1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("VOVCODEC_MODELS", str(folder))
-        patch.setattr("vovcodec.backbone.registry.load_backbone", lambda backbone_id, **settings: found.backbone)
-        for place in ("encode", "resteer"):
-            patch.setattr(f"vovcodec.codec.{place}.load_preset", functools.cache(load_preset))
-        patch.setattr("vovcodec.backbone.geometry.fingerprint_folder", functools.cache(fingerprint_folder))
+    with tiny_home(folder, JOINING) as found:
+        found.seen = {}
         noise = np.random.default_rng(5).integers(0, 256, (FULL, HEIGHT, WIDTH, 3)).astype(np.uint8)
         frames = {
             "still": still(27), "noisy": np.concatenate([still(18), noise, still(18)]),
@@ -598,7 +585,7 @@ def refused(*inputs):
 
 @pytest.mark.parametrize("effort", ["apart", "less", "none", "hadamard", "channels", "shared", "multiplier", "lambda"])
 def test_settings_that_join_nothing_look_for_nothing(home, tmp_path, monkeypatch, effort):
-    monkeypatch.setattr(encode_module, "joined_segments", refused)
+    monkeypatch.setattr(spans_module, "joined_segments", refused)
     source, target = write_clip(tmp_path / "in.y4m", still(11, 16, 16)), tmp_path / "out.vov"
     if effort == "lambda":
         encoded(home, target, source, None, size=(16, 16), lambda_=0.004)
@@ -617,7 +604,7 @@ def test_a_picture_gets_no_bytes_of_the_sound(home, tmp_path, monkeypatch):
         asked.append((read(2, 7).shape, spans_of(segments), size_bytes, most_frames))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode_module, "joined_segments", stopping)
+    monkeypatch.setattr(spans_module, "joined_segments", stopping)
     source = write_clip(tmp_path / "in.y4m", still(11, 16, 16))
     with pytest.raises((KeyboardInterrupt, Interrupted)):
         encoded(home, tmp_path / "out.vov", source, 230, size=(16, 16))
@@ -625,7 +612,7 @@ def test_a_picture_gets_no_bytes_of_the_sound(home, tmp_path, monkeypatch):
 
 
 def test_a_single_segment_or_a_still_is_not_looked_at(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode_module, "joined_segments", refused)
+    monkeypatch.setattr(spans_module, "joined_segments", refused)
     for n_frames in (1, FULL):
         source = write_clip(tmp_path / f"{n_frames}.y4m", still(n_frames, 16, 16))
         assert encoded(home, tmp_path / "out.vov", source, 150, size=(16, 16)).segments == 1
@@ -724,7 +711,7 @@ def test_what_was_kept_of_other_segments_is_not_taken(home, tmp_path, monkeypatc
     with pytest.raises(Interrupted):
         encoded(home, tmp_path / "out.vov", *common, listener=Progress(stop_at="segment 2 of 3"), **states)
     others = [Segment(0, 9, 9), Segment(9, 18, 21), Segment(27, 18, 21)]
-    monkeypatch.setattr(encode_module, "joined_segments", lambda *inputs: others)
+    monkeypatch.setattr(spans_module, "joined_segments", lambda *inputs: others)
     encoded(home, tmp_path / "again.vov", *common, **states)
     encoded(home, tmp_path / "anew.vov", *common)
     assert spans_of(tmp_path / "again.vov") == spans_of(others)

@@ -130,7 +130,7 @@ def _tell(kept: Kept, options: EditOptions, note: Callable[[str], None]) -> None
     """What became of the steering, where the user might not expect it."""
     n_before, n_after, stream = kept.n_before, kept.n_after, kept.stream
     if kept.drops_motion:
-        note("of what rests on a picture of its scene the picture is kept, and what moves before it is dropped")
+        note("the picture of the scene is kept, what moves in front of it is dropped")
     if n_before and not n_after and options.keep_structure is None:
         if options.size is None and options.n_frames is None:
             hint = "--keep-structure 0.5 keeps the first half"

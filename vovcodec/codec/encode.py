@@ -37,26 +37,22 @@ from vovcodec.codec.output import require_writable
 from vovcodec.codec.plans import adaptation_of_preset, plan_of_preset, sampler_of_preset
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.reports import EncodeReport
-from vovcodec.codec.scene import may_rest_on_scenes
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
 from vovcodec.codec.sound import kept_sound, sound_wish
-from vovcodec.codec.spans import joined_segments
+from vovcodec.codec.spans import planned_segments
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import VERSION, AudioTrack, Segment, StreamHeader, VovFile
 from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.fitting.ranks import Ranks, joined_ranks
-from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames, segment_lengths
-from vovcodec.media.geometry import Segment as Span
+from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
 _CAPTION_FRAMES = 64  # for a captioner; so that memory does not grow with the clip
-# A segment of its own for a scene takes about 30 bytes of header and check: not worth it in smaller files.
-_LEAST_SEGMENT_BYTES = 200
 _COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
@@ -238,7 +234,6 @@ class _Job:
                 f"the preset's geometry.multiple to {multiple}"
             )
         is_still = info.kind == "image"
-        segment_frames = 1 if is_still else min(preset.geometry.segment_frames, backbone.geometry.max_frames)
         self.plan = plan_of_preset(preset, is_still=is_still)
         file_bytes = target_file_bytes(
             options,
@@ -248,7 +243,11 @@ class _Job:
             source_pixels=info.width * info.height,
         )
         self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
-        self.segments = ranks.first(lambda: self._segments(cuts, segment_frames, listener))
+        sound_bytes = sum(len(section.payload) for section in self.extras)
+        picture_bytes = None if self.file_bytes is None else self.file_bytes - sound_bytes
+        self.segments = ranks.first(
+            functools.partial(planned_segments, backbone, preset, spool, cuts, picture_bytes, listener)
+        )
         self.header = StreamHeader(
             source_width=info.width,
             source_height=info.height,
@@ -278,22 +277,6 @@ class _Job:
         # Whatever is kept, the first process keeps.
         resume = options.resume or not ranks.is_first
         self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=resume)
-
-    def _segments(self, cuts: list[int], segment_frames: int, listener: ProgressListener) -> list[Span]:
-        """Which frames are coded together."""
-        geometry, n_frames, picture_bytes = self.backbone.geometry, self.spool.n_frames, None
-        if self.file_bytes is not None:
-            picture_bytes = self.file_bytes - sum(len(section.payload) for section in self.extras)
-        scene_frames = min(self.preset.geometry.scene_frames, geometry.max_frames)
-        is_joining = picture_bytes is not None and may_rest_on_scenes(self.backbone, self.preset)
-        for kept_cuts in (cuts, []):
-            segments = segment_lengths(n_frames, segment_frames, geometry.time_stride, kept_cuts)
-            if is_joining and len(segments) > 1 and scene_frames > segment_frames:
-                read = self.spool.read
-                segments = joined_segments(self.backbone, read, segments, picture_bytes, scene_frames, listener)
-            if not kept_cuts or picture_bytes is None or picture_bytes >= _LEAST_SEGMENT_BYTES * len(segments):
-                break
-        return segments
 
     def _digest(self) -> str:
         """Names the job: frames and everything else that the result depends on."""

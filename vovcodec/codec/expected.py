@@ -8,7 +8,7 @@ leave of a clip that rests on nothing is
 
 within 0.7 dB of its mean squared error in R, G and B, for 22 clips. Of a clip that rests on a picture they leave
 
-    min over s of   L'(s·B) + e + min(E, M((1 − s)·B))
+    min over s ≥ 0.45 of   L'(s·B) + e + min(E, M((1 − s)·B))
 
 L' being L of the picture (0.8 dB above to 3.4 dB below what its coding leaves), e what is left of one that is steered
 to the end, E what it misses of the frames, and M the U of that; but what M is above 36 dB counts a third only: noise is
