@@ -17,11 +17,16 @@ from typing import Any
 __all__ = ["Refused", "audio", "n_positions", "read", "step_size"]
 
 MAGIC = bytes.fromhex("89 56 4f 56")
-VERSION = (0, 10)
+VERSION = (0, 11)
 HEADER, CAPTION, SEGMENT, INDEX = 0x01, 0x02, 0x03, 0x04
 VECTOR, GENERATION, HISTORY, AUDIO = 0x43, 0x44, 0x81, 0x82
 FRAME_RATES = [(0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
                (10, 1), (12, 1), (15, 1), (16, 1), (20, 1), (120, 1)]  # fmt: skip
+SOURCE_SIZES = [(1920, 1080), (1080, 1920), (1280, 720), (720, 1280), (3840, 2160), (2160, 3840), (2560, 1440),
+                (4096, 2160), (960, 540), (854, 480), (852, 480), (848, 480), (832, 480), (480, 832), (640, 360),
+                (360, 640), (426, 240), (416, 240), (1440, 1080), (1024, 768), (640, 480), (320, 240), (720, 480),
+                (720, 576), (352, 288), (176, 144), (768, 512), (512, 768), (1024, 1024), (512, 512),
+                (256, 256)]  # fmt: skip
 COLOURS = [(2, 2, 2, 0), (1, 1, 1, 1), (2, 2, 2, 1), (5, 5, 6, 1), (6, 6, 6, 1), (5, 2, 2, 2), (0, 1, 13, 2)]
 BACKBONES = ["pocket", "wan2.1-1.3b", "wan2.1-14b", "qwen-image"]
 SAMPLE_RATES = [(48000,), (44100,), (32000,), (24000,), (22050,), (16000,), (8000,)]
@@ -74,6 +79,12 @@ class Bits:
                 must(group or shift == n, "a last group of zero")
                 return value
             must(shift < 64, "a number that no bound allows")
+
+    def r(self, n: int) -> int:
+        ones = 0
+        while self.u(1):
+            ones += 1
+        return ones * 2**n + self.u(n)
 
     def seed(self) -> int:
         n = self.u(3)
@@ -159,22 +170,6 @@ def sections(data: bytes) -> list[tuple[int, bytes, int, int]]:
 def read_header(payload: bytes) -> dict[str, Any]:
     """Section 4."""
     bits, h = Bits(payload), {}
-    h["source_width"] = bits.u(14) + 1
-    h["source_height"] = bits.u(14) + 1
-    h["coded_width"] = within(bits.default(h["source_width"], lambda: bits.m(8, 10, 13, 8)), 8, 8192)
-    h["coded_height"] = within(bits.default(h["source_height"], lambda: bits.m(8, 10, 13, 8)), 8, 8192)
-    rate = bits.table(4, FRAME_RATES, lambda: [within(bits.g(8) + 1, 1, 2**32 - 1) for _ in range(2)])
-    h["frame_rate_num"], h["frame_rate_den"] = rate
-    h["n_frames"] = within(bits.g(7) + 1, 1, 10_000_000) if rate[0] > 0 else 1
-    h["n_segments"] = bits.default(1, lambda: within(bits.g(6) + 1, 1, 32_768))
-    padded = h["n_frames"] + (1 - h["n_frames"]) % 4 if h["n_segments"] == 1 else None
-    h["segment_frames"] = within(bits.default(padded, lambda: 4 * bits.g(5) + 1), 1, 65_533)
-    colour = bits.table(3, COLOURS, lambda: (bits.u(8), bits.u(8), bits.u(8), within(bits.u(2), 0, 2)))
-    h["colour_matrix"], h["colour_primaries"], h["colour_transfer"], h["colour_range"] = colour
-    h["rotation"] = 90 * bits.u(2)
-    aspect = bits.table(1, [(1, 1)], lambda: (bits.u(16) + 1, bits.u(16) + 1))
-    h["sample_aspect_num"], h["sample_aspect_den"] = aspect
-    h["has_audio"] = bool(bits.u(1))
     number = bits.u(3)
     if number < len(BACKBONES):
         h["backbone_id"] = BACKBONES[number]
@@ -183,14 +178,46 @@ def read_header(payload: bytes) -> dict[str, Any]:
         h["backbone_id"] = bits.text(5)
         must(h["backbone_id"] not in BACKBONES, "a registered name spelled out")
     h["backbone_revision"] = bits.default("", lambda: bits.text(6))
-    h["fingerprint"], h["preset_digest"] = bits.b(4), bits.b(2)
-    h["precision"] = bits.choice(3, dict(enumerate(["float32", "bfloat16", "float16", "int8-weights"])))
+    of_package = bytes.fromhex("9006877a") if h["backbone_id"] == "pocket" else None
+    h["fingerprint"] = bits.default(of_package, lambda: bits.b(4))
+    precisions = dict(enumerate(["float32", "bfloat16", "float16", "int8-weights"]))
+    h["precision"] = bits.default("float32", lambda: bits.choice(3, precisions))
+    h["source_width"], h["source_height"] = bits.table(5, SOURCE_SIZES, lambda: (bits.u(14) + 1, bits.u(14) + 1))
+    width, height = usual_size(h["backbone_id"], h["source_width"], h["source_height"])
+    h["coded_width"] = within(bits.default(width, lambda: bits.m(8, 10, 13, 8)), 8, 8192)
+    h["coded_height"] = within(bits.default(height, lambda: bits.m(8, 10, 13, 8)), 8, 8192)
+    rate = bits.table(4, FRAME_RATES, lambda: [within(bits.g(8) + 1, 1, 2**32 - 1) for _ in range(2)])
+    h["frame_rate_num"], h["frame_rate_den"] = rate
+    h["n_frames"] = h["n_segments"] = h["segment_frames"] = 1
+    if rate[0] > 0:
+        h["n_frames"] = within(bits.g(7) + 1, 1, 10_000_000)
+        h["n_segments"] = bits.default(1, lambda: within(bits.g(6) + 1, 1, 32_768))
+        padded = h["n_frames"] + (1 - h["n_frames"]) % 4 if h["n_segments"] == 1 else None
+        h["segment_frames"] = within(bits.default(padded, lambda: 4 * bits.g(5) + 1), 1, 65_533)
+    colour = bits.table(3, COLOURS, lambda: (bits.u(8), bits.u(8), bits.u(8), within(bits.u(2), 0, 2)))
+    h["colour_matrix"], h["colour_primaries"], h["colour_transfer"], h["colour_range"] = colour
+    h["rotation"] = bits.default(0, lambda: 90 * bits.u(2))
+    aspect = bits.table(1, [(1, 1)], lambda: (bits.u(16) + 1, bits.u(16) + 1))
+    h["sample_aspect_num"], h["sample_aspect_den"] = aspect
+    h["has_audio"] = rate[0] > 0 and bool(bits.u(1))
+    h["preset_digest"] = bits.b(2)
     h["adaptation"] = read_adaptation(bits) if bits.u(1) else None
-    h["sampler"] = read_sampler(bits)
+    h["sampler"] = read_sampler(bits, 48 if rate[0] > 0 else 24)
     must(bits.align() == len(payload), "bytes follow the header's last field")
     must(h["n_segments"] <= h["n_frames"], "more segments than frames")
     must(h["n_frames"] <= h["n_segments"] * h["segment_frames"], "more frames than the segments hold")
     return h
+
+
+def usual_size(backbone_id: str, width: int, height: int) -> tuple[int, int]:
+    """Section 4.1."""
+    short, long = min(width, height), max(width, height)
+    if backbone_id != "pocket" or short < 128:
+        return width, height
+    a = 16 * (128 * long // (16 * short))
+    if (128 * long) ** 2 >= a * (a + 16) * short**2:
+        a += 16
+    return (a, 128) if width >= height else (128, a)
 
 
 def read_adaptation(bits: Bits) -> dict[str, Any]:
@@ -207,17 +234,17 @@ def read_adaptation(bits: Bits) -> dict[str, Any]:
     }
 
 
-def read_sampler(bits: Bits) -> dict[str, Any]:
+def read_sampler(bits: Bits, usual_ratio: int) -> dict[str, Any]:
     """The sampler fields of section 4."""
-    s: dict[str, Any] = {"sampler_id": bits.choice(2, {0: "ode", 1: "eta"})}
+    s: dict[str, Any] = {"sampler_id": bits.default("eta", lambda: bits.choice(2, {0: "ode", 1: "eta"}))}
     s["noise_id"] = bits.default("philox-normal16", lambda: bits.choice(6, {1: "philox-normal16"}))
-    s["seed"] = bits.seed()
-    s["schedule"] = bits.choice(2, {0: "shift", 1: "snr"})
+    s["seed"] = bits.default(0, bits.seed)
+    s["schedule"] = bits.default("snr", lambda: bits.choice(2, {0: "shift", 1: "snr"}))
     shift = s["schedule"] == "shift"
     s["n_steps"] = within(bits.g(5) + 1, 1, 1000) if shift else None
     s["shift_q8"] = within(bits.m(256, 8, 16, 1), 1, 65_535) if shift else None
     s["snr_start_q"] = None if shift else bits.default(60, lambda: bits.u(8))
-    s["snr_ratio_q"] = None if shift else bits.default(48, lambda: bits.u(8) + 1)
+    s["snr_ratio_q"] = None if shift else bits.default(usual_ratio, lambda: bits.u(8) + 1)
     return s
 
 
@@ -248,23 +275,42 @@ def grid(k: int) -> int:
     return k if k < 4 else (4 + k % 4) * 2 ** (k // 4 - 1)
 
 
-def read_step(bits: Bits) -> int:
-    """Section 6.2, point 2."""
+def read_unusual(bits: Bits) -> int:
+    """Section 6.2, point 2: e."""
     if not bits.u(1):
-        return 2
+        return -1
     if not bits.u(1):
         return 1
-    d = bits.u(4) - 4
-    must(d not in (1, 2), "a short step in the long form")
-    return d
+    number = within(bits.r(2), 0, 142)
+    return (number // 2 + 2) * (1 if number % 2 else -1)
 
 
-def read_counts(bits: Bits, path: bool) -> list[int | None]:
+def read_phase(bits: Bits, n: int, usual: int) -> list[int]:
+    """Section 6.2, point 2: so many indices of a phase."""
+    ks = [bits.u(6) for _ in range(min(n, 2))]
+    while len(ks) < n:
+        run = bits.r(2)
+        must(run <= n - len(ks), "a run beyond the end of its phase")
+        for _ in range(run):
+            ks.append(within(ks[-1] + usual, 0, 71))
+        if len(ks) < n:
+            ks.append(within(ks[-1] + usual + read_unusual(bits), 0, 71))
+    return ks
+
+
+def read_counts(bits: Bits, path: bool, a: dict[str, Any], ratio_q: int | None) -> list[int | None]:
     """Section 6.2; the last is None where it is implied."""
-    m, k, counts = within(bits.g(5) + 1, 1, 1000), 4, []
-    for _ in range(m - 1):
-        k = within(k + read_step(bits), 0, 71)
-        counts.append(grid(k))
+    n_scene = a["scene_injections"]
+    if n_scene == 0:
+        m = bits.g(6) + 1
+    else:
+        m = n_scene + bits.g(6) + 1 if bits.u(1) else n_scene
+    within(m, 1, 1000)
+    ks = []
+    if n_scene:
+        ks += read_phase(bits, min(n_scene, m - 1), 1 if a["scene_ratio_q"] < 36 else 2)
+    ks += read_phase(bits, m - 1 - len(ks), 1 if ratio_q is not None and ratio_q < 36 else 2)
+    counts: list[int | None] = [grid(k) for k in ks]
     counts.append(within(bits.g(7), 0, 500_000) if not path or bits.u(1) else None)
     return counts
 
@@ -337,19 +383,25 @@ def path_fits(a: dict[str, Any], n_frames: int, width: int, height: int) -> bool
 
 
 def read_scene(bits: Bits, a: dict[str, Any], n_frames: int, sampler: dict[str, Any]) -> dict[str, int]:
-    """Section 6, the four fields of a scene and those of its camera."""
-    scene = {"scene_injections": 0, "scene_ratio_q": 24, "scene_last_q": 16, "clip_start_q": 0}
-    scene |= {"camera_path": (), "camera_step_q": 2, "margin_x": 0, "margin_y": 0}
-    scene |= {"crop_left": 0, "crop_right": 0, "crop_top": 0, "crop_bottom": 0}
+    """Section 6, the fields of a scene before the counts."""
+    scene = {"scene_injections": 0, "scene_ratio_q": 24}
     is_able = a["codebook"] == "trellis" and a["active_channels"] == 0 and sampler["schedule"] == "snr"
     if is_able and n_frames > 1:
-        scene["scene_injections"] = within(bits.default(0, lambda: bits.g(5)), 0, 1000)
+        scene["scene_injections"] = within(bits.default(0, lambda: bits.g(6)), 0, 1000)
     if scene["scene_injections"] > 0:
         scene["scene_ratio_q"] = bits.default(24, lambda: bits.u(8) + 1)
-    if 0 < scene["scene_injections"] < len(a["counts"]):
+    return scene
+
+
+def read_rest_of_scene(bits: Bits, a: dict[str, Any]) -> dict[str, int]:
+    """Section 6, the fields of a scene after the counts, and those of its camera."""
+    scene = {"scene_last_q": 16, "clip_start_q": 0}
+    scene |= {"camera_path": (), "camera_step_q": 2, "margin_x": 0, "margin_y": 0}
+    scene |= {"crop_left": 0, "crop_right": 0, "crop_top": 0, "crop_bottom": 0}
+    if 0 < a["scene_injections"] < len(a["counts"]):
         scene["scene_last_q"] = bits.default(16, lambda: bits.u(4) + 1)
         scene["clip_start_q"] = bits.default(0, lambda: bits.u(8) - 128)
-    return scene | (read_camera(bits) if scene["scene_injections"] > 0 else {})
+    return scene | (read_camera(bits) if a["scene_injections"] > 0 else {})
 
 
 def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
@@ -362,10 +414,9 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         s["n_frames"] = bits.default(h["segment_frames"], lambda: within(bits.g(6) + 1, 1, 65_533))
     caption, vector, importance, atoms, check = (bool(bits.u(1)) for _ in range(5))
     if check:
-        c = {"psnr_q": bits.u(10), "thumbnail_width": bits.default(4, lambda: bits.u(4))}
-        c["thumbnail_height"] = bits.default(2, lambda: bits.u(4))
-        size = bits.default((c["thumbnail_width"] * c["thumbnail_height"] + 1) // 2, lambda: within(bits.u(7), 0, 64))
-        thumbnail_size = within(size, 0, 64)
+        c = {"psnr_q": bits.u(10)}
+        shape = bits.table(1, [(4, 2, 4)], lambda: (bits.u(4), bits.u(4), within(bits.u(7), 0, 64)))
+        c["thumbnail_width"], c["thumbnail_height"], thumbnail_size = shape
     deflated = caption and bool(bits.u(1))
     sizes: list[int | None] = []
     if caption and (vector or importance or atoms):
@@ -384,11 +435,12 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         a: dict[str, Any] = {"codebook": bits.default("trellis", lambda: bits.choice(4, codebooks))}
         # The reader of the package says 12 where there is no trellis; the text has no such value.
         a["memory"] = bits.default(12, lambda: bits.u(4) + 1) if a["codebook"] == "trellis" else 12
-        a["counts"] = read_counts(bits, a["codebook"] == "trellis")
-        a["last_q"] = bits.default(16, lambda: bits.u(4) + 1) if sampler["schedule"] == "snr" else 16
-        a["eta_scale_q"] = bits.default(200, lambda: bits.u(8))
         a["active_channels"] = bits.default(0, lambda: bits.u(8))
         a |= read_scene(bits, a, s["n_frames"], sampler)
+        a["counts"] = read_counts(bits, a["codebook"] == "trellis", a, sampler["snr_ratio_q"])
+        a["last_q"] = bits.default(16, lambda: bits.u(4) + 1) if sampler["schedule"] == "snr" else 16
+        a["eta_scale_q"] = bits.default(200, lambda: bits.u(8))
+        a |= read_rest_of_scene(bits, a)
         sizes.append(None)
     must(s["index"] < h["n_segments"], "an index beyond n_segments")
     must(s["n_frames"] <= h["segment_frames"], "more frames than segment_frames")
@@ -399,7 +451,6 @@ def read_segment(payload: bytes, h: dict[str, Any]) -> dict[str, Any]:
         must(len(a["counts"]) <= sampler["n_steps"] - 1, "more injections than steps")
     elif atoms:
         n_scene = a["scene_injections"]
-        must(n_scene <= len(a["counts"]), "more injections of a picture than there are")
         must(path_fits(a, s["n_frames"], h["coded_width"], h["coded_height"]), "a path that its frames do not bear")
         must(ratios_fit(a["scene_ratio_q"], n_scene), "more injections than scene_ratio_q allows")
         must(ratios_fit(sampler["snr_ratio_q"], len(a["counts"]) - n_scene), "more injections than the ratio allows")

@@ -205,7 +205,7 @@ def filmed(kind: str, n: int, width: int, height: int, crop=NO_CROP, gain: float
 
 SCENES = samples.scenes()
 PANNED = SCENES.segments[2].atoms
-FIELDS = {field.name: field for field in layout.SEGMENT_FIELDS}
+FIELDS = {field.names[0]: field for field in layout.SEGMENT_FIELDS}
 PATH_FIELD = FIELDS["atoms.camera_path"]
 TAMED_BY_A_RULE = ((1, 2), (4, 5))
 

@@ -1,4 +1,4 @@
-"""The grid of atom counts: values, inverse, reach, and what the fields make of it."""
+"""The grid of atom counts: values, inverse, runs of usual steps, and what the fields make of it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ from vovcodec.container import (
     count_of_index,
     index_of_count,
     parse,
-    reachable_counts,
     serialize,
 )
 from vovcodec.container.bits import BitReader, BitWriter
-from vovcodec.container.counts import ATOMS_MAX, K_MAX, START_INDEX, counts_bits, with_implied_last
+from vovcodec.container.counts import (
+    ATOMS_MAX,
+    K_MAX,
+    Phases,
+    counts_bits,
+    largest_index,
+    usual_step,
+    with_implied_last,
+)
 from vovcodec.container.errors import FieldOutOfRange, NonCanonical
 from vovcodec.container.framing import DEFAULT_LIMITS, Budget
 from vovcodec.container.layout import SEGMENT_FIELDS
 
 GRID = [count_of_index(k) for k in range(K_MAX + 1)]
+PLAIN = Phases()
 FIELD = next(field for field in SEGMENT_FIELDS if field.names == ("atoms.counts",))
 
 
@@ -51,55 +59,117 @@ def test_indices_and_counts_out_of_range(bad: int) -> None:
         index_of_count(-1)
 
 
-def test_reach() -> None:
-    assert list(reachable_counts()) == list(range(16)) == list(reachable_counts(START_INDEX))
-    assert list(reachable_counts(0)) == list(range(12))
-    assert list(reachable_counts(40)) == list(range(36, 52))
-    assert list(reachable_counts(K_MAX)) == [67, 68, 69, 70, 71]
+def values_of(codebook: str, phases: Phases) -> dict:
+    ratio_q = {1: 24, 2: 48}
+    header = samples.header(sampler=dataclasses.replace(samples.SNR_SAMPLER, snr_ratio_q=ratio_q[phases.step]))
+    return {
+        "header": header,
+        "has_atoms": True,
+        "atoms.codebook": codebook,
+        "atoms.scene_injections": phases.n_scene,
+        "atoms.scene_ratio_q": ratio_q[phases.scene_step],
+    }
 
 
-def put(counts: tuple[int, ...], codebook: str = "hadamard", n_words: int = 0) -> bytes:
+def put(counts: tuple[int, ...], codebook: str = "hadamard", n_words: int = 0, phases: Phases = PLAIN) -> BitWriter:
     out = BitWriter()
-    values = {"has_atoms": True, "atoms.codebook": codebook, "atoms.counts": counts, "atoms.words_size": n_words}
+    values = values_of(codebook, phases) | {"atoms.counts": counts, "atoms.words_size": n_words}
     FIELD.put(out, values, "test")
-    return out.to_bytes()
+    return out
 
 
-def get(data: bytes, codebook: str = "hadamard") -> tuple[int | None, ...]:
-    values = {"has_atoms": True, "atoms.codebook": codebook, "budget": Budget(DEFAULT_LIMITS)}
+def get(data: bytes, codebook: str = "hadamard", phases: Phases = PLAIN) -> tuple[int | None, ...]:
+    values = values_of(codebook, phases) | {"budget": Budget(DEFAULT_LIMITS)}
     FIELD.get(BitReader(data, "test"), values)
     return values["atoms.counts"]
 
 
-def test_every_step_in_reach_is_stored_and_no_other() -> None:
-    for previous in reachable_counts():
-        for k in range(START_INDEX + 35):
-            counts = (GRID[previous], GRID[k], 5)
-            if k in reachable_counts(previous):
-                assert get(put(counts)) == counts
-            else:
-                with pytest.raises(FieldOutOfRange, match=r"counts\[1\]"):
-                    put(counts)
+def bits_of(indices: list[int], phases: Phases = PLAIN) -> int:
+    """What such counts cost besides a last one of 5."""
+    return counts_bits((*(GRID[k] for k in indices), 5), "hadamard", phases)
 
 
-@pytest.mark.parametrize(("step", "bits"), [(2, 1), (1, 2), (0, 6), (3, 6), (-4, 6), (11, 6)])
-def test_the_usual_steps_are_short(step: int, bits: int) -> None:
-    count = count_of_index(START_INDEX + step)
-    assert counts_bits((count, 5), "hadamard") - counts_bits((5,), "hadamard") == bits
+@pytest.mark.parametrize("step", [1, 2])
+def test_every_step_is_stored(step: int) -> None:
+    phases = Phases(step=step)
+    for previous in range(0, K_MAX - 8, 3):
+        for k in range(62):
+            counts = (1, GRID[previous], GRID[k], 5)
+            if previous < 64:
+                assert get(put(counts, phases=phases).to_bytes(), phases=phases) == counts
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_the_first_two_counts_of_a_phase_stand_for_themselves_and_end_at_63(position: int) -> None:
+    assert largest_index(position) == 63 < largest_index(2) == K_MAX
+    counts = [4, 4, 4, 4, 5]
+    for begin, phases in ((0, PLAIN), (2, Phases(n_scene=2))):
+        counts[begin + position] = GRID[63]
+        assert get(put(tuple(counts), phases=phases).to_bytes(), phases=phases) == tuple(counts)
+        counts[begin + position] = GRID[64]
+        with pytest.raises(FieldOutOfRange, match=rf"counts\[{begin + position}\] is 131072"):
+            put(tuple(counts), phases=phases)
+        counts[begin + position] = 4
+
+
+def test_counts_off_the_grid_are_refused() -> None:
+    with pytest.raises(FieldOutOfRange, match=r"counts\[2\] is 9, must be a grid value"):
+        put((4, 4, 9, 5))
+    assert get(put((4, 4, 10, 9)).to_bytes()) == (4, 4, 10, 9), "the last one is exact"
+
+
+@pytest.mark.parametrize("usual", [1, 2])
+@pytest.mark.parametrize(("more", "bits"), [(-1, 1), (1, 2), (-2, 5), (2, 5), (-3, 5), (3, 5), (-4, 6), (-6, 7)])
+def test_what_an_unusual_step_costs(usual: int, more: int, bits: int) -> None:
+    phases = Phases(step=usual)
+    first = [30, 20]
+    assert bits_of([*first, 20 + usual + more], phases) - bits_of(first, phases) == 3 + bits, "an empty run before it"
+
+
+def test_runs_are_cheap() -> None:
+    for length, bits in ((1, 3), (3, 3), (4, 4), (7, 4), (8, 5), (20, 8)):
+        ks = [9, *range(10, 11 + 2 * length, 2)]
+        assert bits_of(ks) - bits_of(ks[:2]) == bits
+    small = Phases(step=1)
+    assert bits_of(list(range(20)), small) < bits_of(list(range(20)))
+
+
+def test_a_scene_has_a_phase_of_its_own() -> None:
+    """A picture alone says so in one bit; what follows begins anew."""
+    ks = [10, 4, 5, 6, 7, 8, 9]
+    alone, followed = Phases(n_scene=8), Phases(n_scene=7)
+    assert bits_of(ks, alone) == 7 + 1 + 12 + 4 + 8, "n_scene, the number, two of six bits, a run of five, the last"
+    assert bits_of(ks, followed) == 7 + 8 + 12 + 4 + 8
+    assert bits_of([*ks, 30, 2, 4, 6], followed) == 7 + 8 + 12 + 4 + 12 + 3 + 8
+    with pytest.raises(FieldOutOfRange, match="must be at least 8"):
+        put((4, 5), phases=alone)
+
+
+def test_the_usual_step_follows_the_ratio() -> None:
+    assert [usual_step(q) for q in (None, 1, 24, 35, 36, 48, 256)] == [2, 1, 1, 1, 2, 2, 2]
+
+
+def random_counts(rng: random.Random, usual: int, n: int) -> list[int]:
+    ks: list[int] = []
+    for i in range(n):
+        k = rng.randrange(30) if i < 2 else ks[-1] + usual + rng.choice([0, 0, 0, 0, -1, 1, -2, 3, -9])
+        ks.append(min(40, max(0, k)))
+    return [GRID[k] for k in ks]
 
 
 def test_what_counts_cost_is_what_they_take() -> None:
     rng = random.Random(3)
-    for _ in range(300):
-        counts, index = [], START_INDEX
-        for _ in range(rng.randrange(40)):
-            index = rng.choice([k for k in reachable_counts(index) if k < 30])
-            counts.append(count_of_index(index))
-        counts = (*counts, rng.randrange(3000))
+    for _ in range(400):
+        n_scene = rng.choice([0, 0, 1, 2, 3, 12])
+        phases = Phases(n_scene, rng.choice([1, 2]), rng.choice([1, 2]))
+        counts = random_counts(rng, phases.scene_step, n_scene)
+        counts += random_counts(rng, phases.step, rng.randrange(20) if n_scene else rng.randrange(1, 20))
+        counts = (*counts[:-1], rng.randrange(3000))
         for codebook in ("hadamard", "trellis"):
-            data = put(counts, codebook, -(-sum(counts) // 8))
-            assert len(data) == -(-counts_bits(counts, codebook) // 8)
-            read = get(data, codebook)
+            out = put(counts, codebook, -(-sum(counts) // 8), phases)
+            spent = counts_bits(counts, codebook, phases) - (7 if n_scene else 0)
+            assert len(out.to_bytes()) == -(-spent // 8)
+            read = get(out.to_bytes(), codebook, phases)
             whole_bytes = codebook == "trellis" and sum(counts) % 8 == 0
             assert read == ((*counts[:-1], None) if whole_bytes else counts)
             if codebook == "trellis":
@@ -117,41 +187,48 @@ def test_an_implied_last_count_has_its_one_spelling_and_its_bounds() -> None:
         with_implied_last((20, 4), 3, "test")
 
 
-@pytest.mark.parametrize("steps", [(0, 0), (15,) * 5 + (15, 6)], ids=["below 0", "above the largest"])
-def test_indices_off_the_grid_are_refused(steps: tuple[int, ...]) -> None:
-    """Step - 4 from index 4 gives 0, another - 4 is off the grid; 4 + 6 * 11 + 2 is one too many."""
+def stored(*parts: tuple[int, int]) -> bytes:
+    """(value, bits) one after the other, and zeros."""
     out = BitWriter()
-    out.put(len(steps), 6)
-    for step in steps:
-        out.put(0b11 if step != 6 else 0, 2 if step != 6 else 1)
-        if step != 6:
-            out.put(step, 4)
-    out.put(0, 8)
+    for value, n_bits in (*parts, (0, 40)):
+        out.put(value, n_bits)
+    return out.to_bytes()
+
+
+FOUR = ((3, 7), (4, 6), (1, 6), (0, 3))  # four counts, the first two with k = 4 and 1; an empty run
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param((*FOUR, (0b11, 2), (0b1010, 4)), id="below 0"),
+        pytest.param(((9, 7), (1, 6), (63, 6), (0b1001, 4)), id="a run above the largest"),
+    ],
+)
+def test_indices_off_the_grid_are_refused(parts) -> None:
     with pytest.raises(FieldOutOfRange, match=r"index in atoms\.counts"):
-        get(out.to_bytes())
+        get(stored(*parts))
 
 
-@pytest.mark.parametrize("step", [1, 2])
-def test_a_short_step_in_the_long_form_is_refused(step: int) -> None:
-    out = BitWriter()
-    out.put(1, 6)
-    out.put(0b11, 2)
-    out.put(step + 4, 4)
-    out.put(0, 8)
-    with pytest.raises(NonCanonical, match="long form"):
-        get(out.to_bytes())
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param(((3, 7), (4, 6), (1, 6), (0b010, 3)), id="a run beyond its phase"),
+        pytest.param((*FOUR, (0b11, 2), (2**36 - 1, 36)), id="a step beyond all indices"),
+        pytest.param(((3, 7), (4, 6), (1, 6), (2**40 - 1, 40)), id="a run without end"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(parts) -> None:
+    with pytest.raises(FieldOutOfRange, match="a number in a Rice code"):
+        get(stored(*parts))
 
 
 def test_a_sum_above_the_cap_is_refused_when_read() -> None:
-    out = BitWriter()
-    out.put(1, 6)
-    out.put(0b11, 2)
-    out.put(4, 4)  # 4 atoms, then
-    for group in (0x80 | (ATOMS_MAX - 3) & 0x7F, 0x80 | ATOMS_MAX - 3 >> 7 & 0x7F, ATOMS_MAX - 3 >> 14):
-        out.put(group, 8)
+    last = ATOMS_MAX - 3
+    groups = (0x80 | last & 0x7F, 0x80 | last >> 7 & 0x7F, last >> 14)
     with pytest.raises(FieldOutOfRange, match=r"sum of atoms\.counts is 500001"):
-        get(out.to_bytes())
-    assert get(put((4, ATOMS_MAX - 4))) == (4, ATOMS_MAX - 4)
+        get(stored((1, 7), (4, 6), *((group, 8) for group in groups)))
+    assert get(put((4, ATOMS_MAX - 4)).to_bytes()) == (4, ATOMS_MAX - 4)
 
 
 def test_any_prefix_of_the_counts_can_be_stored() -> None:

@@ -21,8 +21,15 @@ from vovcodec.container import (
     parse,
     serialize,
 )
-from vovcodec.container.counts import ATOMS_MAX, START_INDEX, count_of_index, reachable_counts
-from vovcodec.container.layout import COLOURS, FRAME_RATES, padded_frames
+from vovcodec.container.counts import ATOMS_MAX, count_of_index, index_of_count, largest_index
+from vovcodec.container.layout import (
+    COLOURS,
+    FRAME_RATES,
+    POCKET_FINGERPRINT,
+    SOURCE_SIZES,
+    padded_frames,
+    usual_coded_size,
+)
 
 BYTE = st.integers(0, 255)
 U32 = st.integers(0, 2**32 - 1)
@@ -72,13 +79,12 @@ def samplers(draw) -> Sampler:
 def atoms(draw, sampler: Sampler) -> CodedAtoms:
     # A ratio of 5, the largest, has room for 27 injections.
     n_most = sampler.n_steps - 1 if sampler.schedule == "shift" else 27
-    counts, index, n_left = [], START_INDEX, ATOMS_MAX
-    for _ in range(draw(st.integers(1, min(n_most, 60))) - 1):
-        steps = [k for k in reachable_counts(index) if count_of_index(k) <= n_left]
-        if not steps:
-            break
-        index = draw(st.sampled_from(steps))
-        counts.append(count_of_index(index))
+    counts, n_left = [], ATOMS_MAX
+    for i in range(draw(st.integers(1, min(n_most, 60))) - 1):
+        highest = min(largest_index(i), index_of_count(n_left))
+        previous = index_of_count(counts[-1]) if counts else 0
+        usual = st.integers(previous, previous + 3).map(lambda k, highest=highest: min(highest, k))
+        counts.append(count_of_index(draw(usual | st.integers(0, highest))))
         n_left -= counts[-1]
     counts.append(draw(st.integers(0, n_left)))
     words = draw(st.binary(max_size=300))
@@ -103,16 +109,21 @@ def vov_files(draw) -> VovFile:
     rate = (0, 1) if still else draw(st.sampled_from(FRAME_RATES[1:]) | st.tuples(U32.map(lambda x: x or 1), U32.map(
         lambda x: x or 1)))  # fmt: skip
     colour = draw(st.sampled_from(COLOURS) | st.tuples(BYTE, BYTE, BYTE, st.integers(0, 2)))
+    source = draw(st.sampled_from(SOURCE_SIZES) | st.tuples(*[st.integers(1, 16384)] * 2))
+    backbone_id = draw(st.sampled_from(["pocket", "wan2.1-1.3b", "qwen-image"]) | NAMES)
+    sizes = {"source_width": source[0], "source_height": source[1], "backbone_id": backbone_id}
+    usual = [min(8192, side) for side in usual_coded_size(sizes)]
     head = StreamHeader(
-        source_width=draw(st.integers(1, 16384)), source_height=draw(st.integers(1, 16384)),
-        coded_width=draw(st.integers(8, 8192)), coded_height=draw(st.integers(1, 1024).map(lambda x: 8 * x)),
+        source_width=source[0], source_height=source[1],
+        coded_width=draw(st.just(max(8, usual[0])) | st.integers(8, 8192)),
+        coded_height=draw(st.just(max(8, usual[1])) | st.integers(1, 1024).map(lambda x: 8 * x)),
         frame_rate_num=rate[0], frame_rate_den=rate[1], n_frames=sum(lengths), n_segments=n_segments,
-        segment_frames=padded_frames(max(lengths)) + 4 * draw(st.integers(0, 2)), colour_matrix=colour[0],
-        colour_primaries=colour[1], colour_transfer=colour[2], colour_range=colour[3],
+        segment_frames=1 if still else padded_frames(max(lengths)) + 4 * draw(st.integers(0, 2)),
+        colour_matrix=colour[0], colour_primaries=colour[1], colour_transfer=colour[2], colour_range=colour[3],
         rotation=draw(st.sampled_from([0, 90, 180, 270])), sample_aspect_num=draw(st.integers(1, 65536)),
-        sample_aspect_den=draw(st.integers(1, 65536)), has_audio=draw(st.booleans()),
-        backbone_id=draw(st.sampled_from(["pocket", "wan2.1-1.3b", "qwen-image"]) | NAMES),
-        backbone_revision=draw(st.just("") | NAMES), fingerprint=draw(st.binary(min_size=4, max_size=4)),
+        sample_aspect_den=draw(st.integers(1, 65536)), has_audio=not still and draw(st.booleans()),
+        backbone_id=backbone_id, backbone_revision=draw(st.just("") | NAMES),
+        fingerprint=draw(st.just(POCKET_FINGERPRINT) | st.binary(min_size=4, max_size=4)),
         preset_digest=draw(st.binary(min_size=2, max_size=2)),
         precision=draw(st.sampled_from(["float32", "bfloat16", "float16", "int8-weights"])),
         adaptation=adaptation, sampler=sampler,

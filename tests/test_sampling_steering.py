@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from vovcodec.container.counts import START_INDEX, count_of_index, counts_bits, index_of_count, reachable_counts
+from vovcodec.container.counts import count_of_index, index_of_count, largest_index, usual_step
 from vovcodec.entropy.choices import decode_choices, encode_choices, same_choices
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import advance, initial_noise, sample
 from vovcodec.sampling.schedule import LEAST_TIME, full_grid_injections, snr_of
-from vovcodec.sampling.steering import SteeringPlan, follow, steer
+from vovcodec.sampling.steering import SteeringPlan, _storable, follow, steer
 from vovcodec.sampling.trellis import MAX_PATH_ATOMS
 
 CPU = torch.device("cpu")
@@ -51,10 +51,8 @@ def picture(shape, seed: int = 0) -> torch.Tensor:
 
 
 def spent_bytes(plan: SteeringPlan, choices, shape) -> float:
-    return (
-        len(encode_choices(plan.codebook, choices, plan.n_positions(shape)))
-        + counts_bits(plan.counts, plan.codebook) / 8
-    )
+    n_words = len(encode_choices(plan.codebook, choices, plan.n_positions(shape)))
+    return n_words + plan.counts_bits(plan.counts) / 8
 
 
 def sizes(choices) -> list[int]:
@@ -100,12 +98,28 @@ def test_no_budget_is_ever_exceeded(ratio):
 
 @pytest.mark.parametrize("size_bytes", [100, 400, 1000])
 def test_counts_can_be_stored(size_bytes):
-    """All but the last on the container's grid, each in reach of the one before."""
+    """All but the last on the container's grid, and mostly by nearly its usual step."""
     plan, _, _ = steer(gaussian(SHAPE), picture(SHAPE), PLAN, 0, size_bytes=size_bytes)
     indices = [index_of_count(count) for count in plan.counts[:-1]]
     assert [count_of_index(index) for index in indices] == list(plan.counts[:-1])
-    for previous, index in itertools.pairwise([START_INDEX, *indices]):
-        assert index in reachable_counts(previous)
+    assert all(index <= largest_index(i) for i, index in enumerate(indices))
+    usual = usual_step(PLAN.snr_ratio_q)
+    near = [abs(index - previous - usual) <= 1 for previous, index in itertools.pairwise(indices[1:])]
+    assert sum(near) >= 0.8 * len(near)
+
+
+@pytest.mark.parametrize("usual", [1, 2])
+@pytest.mark.parametrize("wanted", [0, 1, 3, 9, 30, 77, 400, 5000])
+def test_a_count_is_near_what_a_step_needs(usual, wanted):
+    """From 0.85 to 1.25 of that (and one) after any count; the usual step where that is as good."""
+    for before in ([], [7], [3, 5], [8, 640], [8, 20], [9, 4, 4]):
+        count = _storable(wanted, before, usual, 10**6)
+        assert count_of_index(index_of_count(count)) == count
+        assert 0.85 * wanted - 1 <= count <= 1.25 * wanted + 1
+        assert _storable(wanted, before, usual, count // 2) <= count // 2
+        if len(before) >= 2:
+            follows = count_of_index(index_of_count(before[-1]) + usual)
+            assert count == follows or not 0.85 * wanted <= follows <= 1.25 * wanted
 
 
 def test_more_bytes_never_make_it_much_worse():
@@ -217,7 +231,7 @@ def trace(shape, plan, size_bytes, weights=None):
     ids=str,
 )
 def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, codebook, tolerance):
-    """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, from below to one grid value of the counts above."""
+    """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, but for counts of 0.85 to 1.25 times what that takes; it grows with their root."""
     plan, atoms, visited = trace(shape, replace(PLAN, codebook=codebook), 900)
     assert [t for t, _, _ in visited] == plan.times[:-1]
     n = plan.n_entries(shape)
@@ -230,9 +244,9 @@ def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, codebook
         t, t_next = plan.times[step], plan.times[step + 1]
         wanted = math.sqrt(snr_of(t_next) - snr_of(t)) * length
         if plan.counts[step] >= (8 if codebook == "hadamard" else 24):  # fewer are few choices
-            assert wanted * (1 - tolerance) <= reach <= wanted * (1.13 + tolerance), step
+            assert wanted * (0.92 - tolerance) <= reach <= wanted * (1.13 + tolerance), step
             ratios.append(reach / wanted)
-    assert len(ratios) >= 4 and np.mean(ratios) > (0.97 if shape == SHAPE else 0.94)
+    assert len(ratios) >= 4 and np.mean(ratios) > (0.93 if shape == SHAPE else 0.9)
 
 
 @pytest.mark.parametrize("eta_scale_q", [200, 150, 90])

@@ -38,7 +38,7 @@ from vovcodec.codec.scale import scale
 from vovcodec.codec.scene import may_rest_on_scenes
 from vovcodec.codec.spans import joined_segments
 from vovcodec.container import read_vov
-from vovcodec.container.counts import count_of_index, counts_bits
+from vovcodec.container.counts import count_of_index
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.errors import Interrupted, UsageError
 from vovcodec.media import segment_lengths
@@ -46,6 +46,7 @@ from vovcodec.media.geometry import Segment
 from vovcodec.metrics import psnr
 from vovcodec.presets import load_preset, resolve
 from vovcodec.progress import SilentListener
+from vovcodec.sampling.steering import SteeringPlan
 
 WIDTH, HEIGHT, FULL = 48, 32, 9
 JOINING = PRESET.replace("scene_frames: 9", "scene_frames: 45") + """
@@ -430,8 +431,12 @@ def test_too_few_bytes_are_no_reason_to_stumble(size_bytes):
 # --- how much of the picture a clip rests on -------------------------------------------------------------------------
 
 
+def plan_of(counts) -> SteeringPlan:
+    return SteeringPlan(seed=0, snr_start_q=60, snr_ratio_q=24, counts=counts, is_scene=True)
+
+
 def bits_of(counts) -> float:
-    return choices_bits("trellis", counts, 0) + counts_bits(counts, "trellis")
+    return choices_bits("trellis", counts, 0) + plan_of(counts).counts_bits(counts)
 
 
 def one_after_the_other(counts, better_db, size_bytes: float) -> int | None:
@@ -465,7 +470,7 @@ def test_the_search_finds_what_going_through_all_finds(picture):
         asked.append(n)
         return gains[n]
 
-    found = scene_module._injections_of_picture(counts, better_db, size_bytes)
+    found = scene_module._injections_of_picture(plan_of(counts), better_db, size_bytes)
     assert found == one_after_the_other(counts, gains.__getitem__, size_bytes)
     assert len(asked) <= len(counts).bit_length(), "each of them is a picture that has to be decoded"
     assert all(1 <= n < len(counts) for n in asked)
@@ -480,7 +485,7 @@ def test_what_is_found_is_enough_and_one_less_is_not(picture):
         share = min(0.9, max(0.45, 0.82 - 0.028 * gains[n]))
         return bits_of(counts[:n]) >= 8 * size_bytes * share
 
-    found = scene_module._injections_of_picture(counts, gains.__getitem__, size_bytes)
+    found = scene_module._injections_of_picture(plan_of(counts), gains.__getitem__, size_bytes)
     if found is None:
         assert bits_of(counts[:-1]) < 8 * size_bytes * 0.45
         return
@@ -492,9 +497,11 @@ def test_a_picture_that_ends_before_its_share():
     counts = (32, 40, 48, 9)
     bits = bits_of(counts[:3])
     worst = [-30.0] * 5  # asks for nine tenths
-    assert scene_module._injections_of_picture(counts, worst.__getitem__, bits / 8 / 0.46) == 3, "most of it at least"
-    assert scene_module._injections_of_picture(counts, worst.__getitem__, bits / 8 / 0.44) is None
-    assert scene_module._injections_of_picture((32,), worst.__getitem__, 10.0) is None
+    assert scene_module._injections_of_picture(plan_of(counts), worst.__getitem__, bits / 8 / 0.46) == 3, (
+        "most of it at least"
+    )
+    assert scene_module._injections_of_picture(plan_of(counts), worst.__getitem__, bits / 8 / 0.44) is None
+    assert scene_module._injections_of_picture(plan_of((32,)), worst.__getitem__, 10.0) is None
 
 
 # --- whole files ---------------------------------------------------------------------------------------------------

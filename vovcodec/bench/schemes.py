@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from vovcodec.container.counts import counts_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.entropy.positions import coded_atoms_bits
 from vovcodec.errors import UsageError
@@ -216,7 +215,7 @@ def ours(
         ratio = (1 + plan.snr_ratio_q / 64) ** (len(steered.counts) / (most_evaluations - 1))
         plan = replace(plan, snr_ratio_q=max(plan.snr_ratio_q + 1, math.floor(64 * (ratio - 1))))
     rate_bits = choices_bits(steered.codebook, steered.counts, steered.n_positions(shape))
-    rate_bits += counts_bits(steered.counts, steered.codebook)
+    rate_bits += steered.counts_bits(steered.counts)
     unit = "path bits" if steered.codebook == "trellis" else "atoms"
     setting = f"{len(steered.counts)} injections, {sum(steered.counts)} {unit}"
     return Outcome(latents, rate_bits / 8, n_evaluations, setting)

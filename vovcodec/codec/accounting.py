@@ -11,14 +11,16 @@ from vovcodec.container import (
     CodedAtoms,
     CodedIndices,
     CodedVector,
+    Sampler,
     Segment,
     SegmentCheck,
     VovFile,
     serialize,
 )
 from vovcodec.container.camera import camera_path_bits
-from vovcodec.container.counts import ATOMS_MAX, counts_bits
+from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits, usual_step
 from vovcodec.container.layout import CAMERA_STEP_Q, SCENE_RATIO_Q
+from vovcodec.container.writer import segment_padding_bits
 from vovcodec.errors import UsageError
 from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
@@ -91,30 +93,32 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "
             f"least {least}; raise the target, shorten the clip or the caption"
         )
-    atoms = stream.segments[0].atoms
-    # The counts of the blank are paid for, and those that take their place are paid for by the steering. With several
-    # segments the bits that each rounds up to whole bytes need that room.
-    counts = counts_bits(atoms.counts, atoms.codebook) / 8 if atoms and len(stream.segments) == 1 else 0.0
-    return file_bytes - fixed + counts
+    first = stream.segments[0]
+    if first.atoms is None or len(stream.segments) > 1:
+        return file_bytes - fixed
+    # The counts of the blank are paid for, and those that take their place are paid for by the steering, bit by bit.
+    # With several segments the bits that each rounds up to whole bytes need that room.
+    free_bits = counts_bits(first.atoms.counts, first.atoms.codebook, Phases())
+    return file_bytes - fixed + (free_bits + segment_padding_bits(first, stream.header)) / 8
 
 
-def payload_size(segment: Segment) -> int:
-    """Bytes of a coded segment that its share of the budget pays for."""
+def payload_size(segment: Segment, sampler: Sampler) -> int:
+    """Bytes of a coded segment that its share of the budget pays for; `sampler`: the header's."""
     vector = segment.vector.size_bytes if segment.vector else 0
     atoms = segment.atoms
     steering = 0
     if atoms:
-        field_bits = counts_bits(atoms.counts, atoms.codebook) + scene_bits(atoms)
+        phases = Phases(atoms.scene_injections, usual_step(atoms.scene_ratio_q), usual_step(sampler.snr_ratio_q))
+        field_bits = counts_bits(atoms.counts, atoms.codebook, phases) + scene_bits(atoms)
         steering = len(atoms.words) + math.ceil(field_bits / 8)
     return vector + steering + (len(segment.importance.indices) if segment.importance else 0)
 
 
 def scene_bits(atoms: CodedAtoms) -> int:
     """What a file says about a scene besides the counts [bits]; 0 without one."""
-    n_scene = atoms.scene_injections
-    if not n_scene:
+    if not atoms.scene_injections:
         return 0
-    n_bits = 6 * -(-n_scene.bit_length() // 5) + (1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9)
+    n_bits = 1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9
     if atoms.has_scene_and_clip:
         n_bits += (1 if atoms.scene_last_q == LAST_UNIT else 5) + (9 if atoms.clip_start_q else 1)
     n_bits += camera_path_bits(atoms.camera_path)

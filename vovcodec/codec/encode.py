@@ -265,7 +265,7 @@ class _Job:
             rotation=info.rotation,
             sample_aspect_num=info.sample_aspect.numerator,
             sample_aspect_den=info.sample_aspect.denominator,
-            has_audio=info.has_audio,
+            has_audio=info.has_audio and not is_still,
             backbone_id=backbone.id,
             backbone_revision=backbone.revision,
             fingerprint=backbone.fingerprint,
@@ -328,7 +328,7 @@ class _Job:
                 if self.ranks.is_first:
                     keep_segment(self.state, self.header, result)
             if payload_left is not None:
-                payload_left -= payload_size(result[0])
+                payload_left -= payload_size(result[0], self.header.sampler)
             yield result
 
     def _on_several_devices(self) -> Iterator[FinishedSegment]:

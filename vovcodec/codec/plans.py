@@ -157,7 +157,7 @@ def plan_of_preset(preset: Preset, *, is_still: bool) -> SteeringPlan:
 def scene_plan_of_preset(preset: Preset, plan: SteeringPlan) -> SteeringPlan:
     """The encoder's plan for the picture of a clip's scene, beside `plan`, the clip's."""
     steering = preset.steering
-    return replace(plan, snr_ratio_q=ratio_to_q(steering.still_snr_ratio or steering.snr_ratio))
+    return replace(plan, snr_ratio_q=ratio_to_q(steering.still_snr_ratio or steering.snr_ratio), is_scene=True)
 
 
 def adaptation_of_preset(preset: Preset) -> Adaptation | None:

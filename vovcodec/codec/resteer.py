@@ -329,7 +329,7 @@ class _Job:
             quality.add(segment.n_frames, coded.psnr_db, coded.ssim)
             n_evaluations += coded.n_evaluations
             if left is not None:
-                left -= payload_size(replace(coded.segment, vector=None))
+                left -= payload_size(replace(coded.segment, vector=None), self.header.sampler)
         stream = replace(self.stream, header=self.header, segments=tuple(finished), layout=())
         return stream, quality, n_evaluations
 

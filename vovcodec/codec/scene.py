@@ -28,14 +28,13 @@ from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.injection import Injected, checked_words, score_weights
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
 from vovcodec.codec.view import best_view
-from vovcodec.container.counts import counts_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.camera import Camera
 from vovcodec.sampling.sampler import OnStep, Velocity, estimate
 from vovcodec.sampling.scene import SceneVelocity, scene_start
-from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan, steer
+from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["inject_scene", "may_rest_on_scenes"]
 
@@ -122,7 +121,7 @@ def inject_scene(
     if better_db(len(scene_plan.counts)) <= view.alone_db:
         words = checked_words(scene_plan, choices, tuple(picture.shape))
         return Injected(picture, n_steps, coded_atoms(scene_plan, words, scene_plan, view.camera)), n_evaluations
-    n_scene = _injections_of_picture(scene_plan.counts, better_db, size_bytes)
+    n_scene = _injections_of_picture(scene_plan, better_db, size_bytes)
     if n_scene is None:
         # Joined segments (spans.py) are too long to do without the picture.
         if len(frames) <= preset.geometry.segment_frames or len(scene_plan.counts) == 1:
@@ -138,7 +137,7 @@ def inject_scene(
     clip_plan, moves, latents = steer(
         SceneVelocity(velocity, standing, view.scene.impose),
         target,
-        replace(plan, snr_start_q=start_q, before=scene_plan.counts),
+        replace(plan, snr_start_q=start_q, before=scene_plan.counts, before_ratio_q=scene_plan.snr_ratio_q),
         index,
         size_bytes=size_bytes,
         weights=score_weights(backbone, target.shape[2], steering.weight),
@@ -162,22 +161,23 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return a * b.to(a.device)
 
 
-def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | None) -> tuple[int, int]:
+def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | None) -> tuple[float, float]:
     """What a file says about a picture alone, and about a picture and the clip after it, at most [bytes]."""
-    scene_plan = replace(scene_plan, counts=(0,) * MAX_INJECTIONS)
+    scene_plan = replace(scene_plan, counts=(0,))
     plan = replace(plan, snr_start_q=1, before=scene_plan.counts, counts=(0,))
     alone, both = (coded_atoms(each, b"", scene_plan, camera) for each in (scene_plan, plan))
-    return math.ceil(scene_bits(alone) / 8), math.ceil(scene_bits(both) / 8)
+    return scene_bits(alone) / 8, scene_bits(both) / 8
 
 
-def _injections_of_picture(counts: tuple[int, ...], better_db: Callable[[int], float], size_bytes: float) -> int | None:
+def _injections_of_picture(plan: SteeringPlan, better_db: Callable[[int], float], size_bytes: float) -> int | None:
     """How many of a picture's injections a clip rests on; None where the picture ends long before its share.
 
-    better_db: 10·log₁₀ E/D(b) after so many. It grows with them: few have to be asked for.
+    plan: of the picture. better_db: 10·log₁₀ E/D(b) after so many. It grows with them: few have to be asked for.
     """
+    counts = plan.counts
 
     def bits(n: int) -> float:
-        return choices_bits("trellis", counts[:n], 0) + counts_bits(counts[:n], "trellis")
+        return choices_bits("trellis", counts[:n], 0) + plan.counts_bits(counts[:n])
 
     def is_enough(n: int) -> bool:
         spent, most = bits(n), 8 * size_bytes

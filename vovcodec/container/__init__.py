@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vovcodec.container.audio import AudioTrack, audio_of, audio_section
-from vovcodec.container.counts import count_of_index, index_of_count, reachable_counts
+from vovcodec.container.counts import count_of_index, index_of_count
 from vovcodec.container.describe import describe, describe_lines, overhead_bytes
 from vovcodec.container.files import read_bytes, read_vov, write_vov
 from vovcodec.container.framing import DEFAULT_LIMITS, Limits
@@ -30,5 +30,5 @@ __all__ = ["DEFAULT_LIMITS", "TRELLIS_MEMORY", "VERSION", "Adaptation", "AudioTr
            "CodedVector", "Generation", "Limits", "RawSection", "Sampler", "SectionLayout", "Segment", "SegmentCheck",
            "StreamHeader", "VectorUpdate", "VovFile", "audio_of", "audio_section", "count_of_index", "describe",
            "describe_lines", "index_of_count",
-           "overhead_bytes", "parse", "reachable_counts", "read_bytes", "read_vov", "serialize",
+           "overhead_bytes", "parse", "read_bytes", "read_vov", "serialize",
            "write_vov"]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vovcodec.container.errors import FETCH_AGAIN, BadLength, NonCanonical
 
-__all__ = ["BitReader", "BitWriter", "leb128"]
+__all__ = ["BitCounter", "BitReader", "BitWriter", "leb128"]
 
 
 class BitWriter:
@@ -32,6 +32,17 @@ class BitWriter:
         """All bits so far, padded with zero bits to a whole byte."""
         n_whole = (self._n_pending + 7) // 8
         return bytes(self._bytes) + (self._pending << (n_whole * 8 - self._n_pending)).to_bytes(n_whole, "big")
+
+
+class BitCounter:
+    """Takes the place of a `BitWriter` where only the number of bits matters: `n_bits`."""
+
+    def __init__(self) -> None:
+        self.n_bits = 0
+
+    def put(self, value: int, n_bits: int) -> None:
+        """Count `n_bits`."""
+        self.n_bits += n_bits
 
 
 class BitReader:

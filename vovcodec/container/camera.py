@@ -11,7 +11,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
-from vovcodec.container.bits import BitReader, BitWriter
+from vovcodec.container.bits import BitCounter, BitReader, BitWriter
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 from vovcodec.container.fields import Values, When
 
@@ -60,20 +60,12 @@ class _RunningMean:
 
 def camera_path_bits(path: Path) -> int:
     """What a file spends on such a path; 1 for a camera that stands still."""
-    out = _BitCounter()
+    out = BitCounter()
     _put_path(out, path)
     return out.n_bits
 
 
-class _BitCounter:
-    def __init__(self) -> None:
-        self.n_bits = 0
-
-    def put(self, value: int, n_bits: int) -> None:
-        self.n_bits += n_bits
-
-
-def _put_path(out: BitWriter | _BitCounter, path: Path) -> None:
+def _put_path(out: BitWriter | BitCounter, path: Path) -> None:
     out.put(int(bool(path)), 1)
     for row in path:
         out.put(len(row), _LENGTH_BITS)
@@ -83,7 +75,7 @@ def _put_path(out: BitWriter | _BitCounter, path: Path) -> None:
             mean.add(abs(entry))
 
 
-def _put_entry(out: BitWriter | _BitCounter, entry: int, parameter: int) -> None:
+def _put_entry(out: BitWriter | BitCounter, entry: int, parameter: int) -> None:
     magnitude = abs(entry)
     quotient = magnitude >> parameter
     if quotient < _ESCAPE:

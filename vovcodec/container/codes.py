@@ -12,7 +12,27 @@ from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 
 __all__ = ["Bits", "Choice", "Flag", "FourNPlusOne", "Groups", "Integer", "Multiple", "NameOrText", "Raw", "Seed",
-           "Text"]  # fmt: skip
+           "Text", "get_rice", "put_rice"]  # fmt: skip
+
+
+def put_rice(out: BitWriter, value: int, k: int) -> None:
+    """r(k): ⌊value / 2^k⌋ bits 1, a bit 0, and value mod 2^k in k bits."""
+    n_ones = value >> k
+    out.put((2 << n_ones) - 2, n_ones + 1)
+    out.put(value & ((1 << k) - 1), k)
+
+
+def get_rice(bits: BitReader, k: int, most: int) -> int:
+    """What `put_rice` wrote, 0..most; raises `FieldOutOfRange`."""
+    n_ones = 0
+    while bits.get(1):
+        n_ones += 1
+        if n_ones << k > most:
+            raise FieldOutOfRange(bits.section, "a number in a Rice code", n_ones << k, f"0..{most}")
+    value = n_ones << k | bits.get(k)
+    if value > most:
+        raise FieldOutOfRange(bits.section, "a number in a Rice code", value, f"0..{most}")
+    return value
 
 
 class Integer:

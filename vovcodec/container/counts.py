@@ -1,37 +1,37 @@
-"""How many atoms each injection has: a coarse grid of counts, one small step from each to the next (FORMAT.md, 6.2).
+"""How many atoms each injection has: a coarse grid of counts, and runs of one usual step on it (FORMAT.md, 6.2).
 
 How many atoms an injection has need not be exact, so that all counts but the last are grid values M_k = 0, 1, 2, 3, 4,
-5, 6, 7, 8, 10, 12, 14, 16, 20, ... (a "mini-float" with a mantissa of two bits). Rates grow steadily, by one or two
-grid values an injection: these steps cost two bits and one bit, all others six. The last count is exact, because it
-takes what is left of the byte budget; of a path that fills its bytes it follows from their number and is not stored.
+5, 6, 7, 8, 10, 12, 14, 16, 20, ... (a "mini-float" with a mantissa of two bits). Rates grow steadily, by a factor that
+follows from the ratio of the sampler's steps: what is stored is how often k grows by that usual step, and what it does
+in between. The last count is exact, because it takes what is left of the byte budget; of a path that fills its bytes it
+follows from their number and is not stored.
 """
 
 from __future__ import annotations
 
-import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vovcodec.container.bits import BitReader, BitWriter
-from vovcodec.container.codes import Bits, Groups
+from vovcodec.container.bits import BitCounter, BitReader, BitWriter
+from vovcodec.container.codes import Bits, Groups, get_rice, put_rice
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 from vovcodec.container.fields import Values, When
 
-__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "START_INDEX", "CountsField", "count_of_index", "counts_bits",
-           "index_of_count", "reachable_counts", "with_implied_last"]  # fmt: skip
+__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "SCENE_INJECTIONS", "CountsField", "Phases", "count_of_index",
+           "counts_bits", "index_of_count", "largest_index", "usual_step", "with_implied_last"]  # fmt: skip
 
 ATOMS_MAX = 500_000  # of all injections of a segment together
 INJECTIONS_MAX = 1000
 K_MAX = 71  # M_71 = 458,752 is the largest grid value a segment can have
-START_INDEX = 4  # what the first injection's index is counted from
-_REACH_DOWN, _REACH_BITS = 4, 4
-_REACH_UP = (1 << _REACH_BITS) - 1 - _REACH_DOWN
-_USUAL_STEPS = {2: (0b0, 1), 1: (0b10, 2)}  # prefix code: value and bits; 0b11 introduces all others
+_N_WHOLE, _WHOLE_BITS = 2, 6  # the first indices of a phase stand for themselves
+_RUN_BITS, _OTHER_BITS = 2, 2  # parameters of the Rice codes of runs and of unusual steps
+_SMALL_RATIO_Q = 36  # ratios below 1.5625 raise a count by a quarter of an octave, others by half of one
 
-_NUMBER = Groups(5, 1, INJECTIONS_MAX)
-_STEP = Bits(_REACH_BITS, -_REACH_DOWN, _REACH_UP)
+SCENE_INJECTIONS = Groups(6, 0, INJECTIONS_MAX)
+_NUMBER = Groups(6, 1, INJECTIONS_MAX)
+_WHOLE = Bits(_WHOLE_BITS, 0, (1 << _WHOLE_BITS) - 1)
 _LAST = Groups(7, 0, ATOMS_MAX)
 
 
@@ -52,25 +52,115 @@ def index_of_count(count: int) -> int:
     return min(K_MAX, 4 * (shift + 1) + (count >> shift) - 4)
 
 
-def reachable_counts(previous_index: int = START_INDEX) -> range:
-    """The indices k that may follow `previous_index` (without it: those that the first injection may have)."""
-    return range(max(0, previous_index - _REACH_DOWN), min(K_MAX, previous_index + _REACH_UP) + 1)
+def largest_index(position: int) -> int:
+    """The largest index that injection `position` of a phase may have."""
+    return _WHOLE.high if position < _N_WHOLE else K_MAX
 
 
-def counts_bits(counts: Sequence[int], codebook: str) -> int:
-    """What a file spends on such counts: their number, the steps, and the last one unless it is implied."""
+def usual_step(snr_ratio_q: int | None) -> int:
+    """By how much the index usually grows where signal-to-noise ratios grow by 1 + snr_ratio_q / 64 (None: schedule
+    shift)."""
+    return 1 if snr_ratio_q is not None and snr_ratio_q < _SMALL_RATIO_Q else 2
+
+
+@dataclass(frozen=True)
+class Phases:
+    """The first `n_scene` injections make a picture of the scene, and usually grow by `scene_step`; the others by
+    `step`."""
+
+    n_scene: int = 0
+    scene_step: int = 1
+    step: int = 2
+
+    def split(self, n: int) -> Iterator[tuple[int, int, int]]:
+        """(begin, end, usual step) of each phase of `n` injections."""
+        if self.n_scene:
+            yield 0, min(n, self.n_scene), self.scene_step
+        if n > self.n_scene:
+            yield self.n_scene, n, self.step
+
+
+def counts_bits(counts: Sequence[int], codebook: str, phases: Phases) -> int:
+    """What a file spends on such counts: their numbers, all of them but the last, and that one unless it is implied.
+
+    With codebook "trellis" it is taken to be implied where the path fills whole bytes.
+    """
     if not counts:
         return 0
-    indices = [START_INDEX, *map(index_of_count, counts[:-1])]
-    steps = sum(_step_bits(k - previous) for previous, k in itertools.pairwise(indices))
-    last = 8 * max(1, -(-counts[-1].bit_length() // 7))
+    out = BitCounter()
+    if phases.n_scene:
+        SCENE_INJECTIONS.put(out, phases.n_scene)
+    _put(out, list(map(index_of_count, counts[:-1])), phases)
     if codebook == "trellis":
-        last = 1 if sum(counts) % 8 == 0 else 1 + last
-    return 6 * max(1, -(-(len(counts) - 1).bit_length() // 5)) + steps + last
+        out.put(0, 1)
+    if codebook != "trellis" or sum(counts) % 8:
+        _LAST.put(out, counts[-1])
+    return out.n_bits
 
 
-def _step_bits(step: int) -> int:
-    return _USUAL_STEPS[step][1] if step in _USUAL_STEPS else 2 + _REACH_BITS
+def _put(out: BitWriter | BitCounter, indices: list[int], phases: Phases) -> None:
+    """The number of counts, and the indices of all but the last."""
+    n_counts = len(indices) + 1
+    if not phases.n_scene:
+        _NUMBER.put(out, n_counts)
+    elif n_counts == phases.n_scene:
+        out.put(0, 1)
+    else:
+        out.put(1, 1)
+        _NUMBER.put(out, n_counts - phases.n_scene)
+    for begin, end, usual in phases.split(n_counts):
+        _put_phase(out, indices[begin:end], usual)
+
+
+def _put_phase(out: BitWriter | BitCounter, indices: list[int], usual: int) -> None:
+    for k in indices[:_N_WHOLE]:
+        _WHOLE.put(out, k)
+    run = 0
+    for previous, k in zip(indices[_N_WHOLE - 1 :], indices[_N_WHOLE:], strict=False):
+        if k - previous == usual:
+            run += 1
+            continue
+        put_rice(out, run, _RUN_BITS)
+        run = 0
+        _put_unusual(out, k - previous - usual)
+    if run:
+        put_rice(out, run, _RUN_BITS)
+
+
+def _put_unusual(out: BitWriter | BitCounter, more: int) -> None:
+    """How much more than the usual step: -1, 1, and then -2, 2, -3, 3, ... by their number."""
+    if more == -1:
+        out.put(0b0, 1)
+    elif more == 1:
+        out.put(0b10, 2)
+    else:
+        out.put(0b11, 2)
+        put_rice(out, 2 * (abs(more) - 2) + (more > 0), _OTHER_BITS)
+
+
+def _get_phase(bits: BitReader, n: int, usual: int, name: str) -> list[int]:
+    """The indices of a phase of which `n` are stored."""
+    indices = [_WHOLE.get(bits) for _ in range(min(n, _N_WHOLE))]
+    while len(indices) < n:
+        run = get_rice(bits, _RUN_BITS, n - len(indices))
+        more = [usual] * run
+        if len(indices) + run < n:
+            more.append(usual + _get_unusual(bits))
+        for step in more:
+            indices.append(indices[-1] + step)
+            if not 0 <= indices[-1] <= K_MAX:
+                raise FieldOutOfRange(bits.section, f"index in {name}", indices[-1], f"0..{K_MAX}; {FETCH_AGAIN}")
+    return indices
+
+
+def _get_unusual(bits: BitReader) -> int:
+    if not bits.get(1):
+        return -1
+    if not bits.get(1):
+        return 1
+    number = get_rice(bits, _OTHER_BITS, 2 * K_MAX)
+    size = 2 + number // 2
+    return size if number % 2 else -size
 
 
 def with_implied_last(counts: tuple[int | None, ...], n_words: int, section: str) -> tuple[int, ...]:
@@ -93,7 +183,7 @@ def with_implied_last(counts: tuple[int | None, ...], n_words: int, section: str
 
 @dataclass(frozen=True)
 class CountsField:
-    """A tuple of counts: their number m, the first m - 1 as steps on the grid, the last one exactly.
+    """A tuple of counts: their number m, the first m - 1 as indices on the grid, the last one exactly.
 
     The reader leaves a last count of None where it is implied: `with_implied_last`. `path`: whether it can be.
     """
@@ -112,26 +202,21 @@ class CountsField:
         """Check `values[name]` and append it; raises `FieldOutOfRange`."""
         if not self.when.holds(values):
             return
-        counts = values[self.name]
+        counts, phases = values[self.name], _phases(values)
         if not (isinstance(counts, tuple) and _NUMBER.accepts(len(counts)) and all(map(_LAST.accepts, counts))):
             raise FieldOutOfRange(section, self.name, counts, _BOUNDS)
+        if len(counts) < phases.n_scene:
+            raise FieldOutOfRange(section, f"number of {self.name}", len(counts), f"at least {phases.n_scene}")
         counts = values[self.name] = tuple(map(operator.index, counts))
         _check_total(sum(counts), self.name, section)
-        _NUMBER.put(out, len(counts))
-        index = START_INDEX
-        for i, count in enumerate(counts[:-1]):
-            previous, index = index, index_of_count(count)
-            if count_of_index(index) != count or index not in reachable_counts(previous):
-                reach = reachable_counts(previous)
-                low, high = count_of_index(reach[0]), count_of_index(reach[-1])
-                expected = f"a grid value {low:,}..{high:,} after M_{previous} = {count_of_index(previous):,}"
-                raise FieldOutOfRange(section, f"{self.name}[{i}]", count, expected)
-            step = index - previous
-            if step in _USUAL_STEPS:
-                out.put(*_USUAL_STEPS[step])
-            else:
-                out.put(0b11, 2)
-                _STEP.put(out, step)
+        indices = list(map(index_of_count, counts[:-1]))
+        for begin, end, _ in phases.split(len(counts)):
+            for i in range(begin, min(end, len(indices))):
+                largest = largest_index(i - begin)
+                if indices[i] > largest or count_of_index(indices[i]) != counts[i]:
+                    expected = f"a grid value 0..{count_of_index(largest):,}"
+                    raise FieldOutOfRange(section, f"{self.name}[{i}]", counts[i], expected)
+        _put(out, indices, phases)
         if self.path.holds(values):
             implied = sum(counts) == 8 * values["atoms.words_size"]
             out.put(int(not implied), 1)
@@ -143,32 +228,24 @@ class CountsField:
         """Read into `values[name]`; raises `FieldOutOfRange`, `NonCanonical`, `LimitExceeded` or `BadLength`."""
         if not self.when.holds(values):
             return
-        n_counts = _NUMBER.get(bits)
+        phases = _phases(values)
+        n_counts = phases.n_scene
+        if not n_counts:
+            n_counts = _NUMBER.get(bits)
+        elif bits.get(1):
+            n_counts += _NUMBER.get(bits)
         if not _NUMBER.accepts(n_counts):
             raise FieldOutOfRange(bits.section, f"number of {self.name}", n_counts, _NUMBER.expected)
         # A bit in the file is a pointer and a number in memory: charge before building the tuple.
         values["budget"].charge(_COST_OF_COUNT * n_counts, bits.section, self.name)
         counts: list[int | None] = []
-        index = START_INDEX
-        for _ in range(n_counts - 1):
-            reach, index = reachable_counts(index), index + self._step(bits)
-            if index not in reach:
-                raise FieldOutOfRange(bits.section, f"index in {self.name}", index, f"0..{K_MAX}; {FETCH_AGAIN}")
-            counts.append(count_of_index(index))
+        for begin, end, usual in phases.split(n_counts):
+            n_stored = min(end, n_counts - 1) - begin
+            counts += map(count_of_index, _get_phase(bits, n_stored, usual, self.name))
         stored = not self.path.holds(values) or bool(bits.get(1))
         last = _LAST.get(bits) if stored else None
         _check_total(sum(counts) + (last or 0), self.name, bits.section)
         values[self.name] = (*counts, last)
-
-    def _step(self, bits: BitReader) -> int:
-        if not bits.get(1):
-            return 2
-        if not bits.get(1):
-            return 1
-        step = _STEP.get(bits)
-        if step in _USUAL_STEPS:
-            raise NonCanonical(f"{bits.section}: a step of {step} in {self.name} is stored in the long form")
-        return step
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """As printed in FORMAT.md."""
@@ -177,6 +254,11 @@ class CountsField:
 
 _COST_OF_COUNT = 40  # bytes: a pointer in the tuple and an integer
 _BOUNDS = f"{_NUMBER.expected} integers 0..{ATOMS_MAX:,}, together at most {ATOMS_MAX:,}"
+
+
+def _phases(values: Values) -> Phases:
+    n_scene, scene_ratio_q = values["atoms.scene_injections"], values["atoms.scene_ratio_q"]
+    return Phases(n_scene, usual_step(scene_ratio_q), usual_step(values["header"].sampler.snr_ratio_q))
 
 
 def _check_total(total: Any, name: str, section: str) -> None:

@@ -123,13 +123,19 @@ class Field:
 
 @dataclass(frozen=True)
 class TableField:
-    """Several values at once: u(width) = row of `table`; all ones = the values follow one by one as `explicit`."""
+    """Several values at once: u(width) = row of `table`; all ones = the values follow one by one as `explicit`.
+
+    `when`: they are stored only if the condition holds.
+    """
 
     width: int
     table: tuple[tuple[Any, ...], ...]
     explicit: tuple[Field, ...]
+    when: When | None = None
 
     def put(self, out: BitWriter, values: Values, section: str) -> None:
+        if self.when and not self.when.holds(values):
+            return
         row = tuple(values[name] for name in self.names)
         if row in self.table:
             out.put(self.table.index(row), self.width)
@@ -139,6 +145,8 @@ class TableField:
                 field.put(out, values, section)
 
     def get(self, bits: BitReader, values: Values) -> None:
+        if self.when and not self.when.holds(values):
+            return
         number = bits.get(self.width)
         if number < len(self.table):
             values.update(zip(self.names, self.table[number], strict=True))
@@ -154,7 +162,9 @@ class TableField:
     def rows(self) -> list[tuple[str, str, str, str]]:
         listed = ", ".join(f"{n} = {'/'.join(map(str, row))}" for n, row in enumerate(self.table))
         escape = (1 << self.width) - 1
-        head = (" / ".join(self.names), f"u({self.width}): {listed}, {escape} = explicit fields follow", "table", "")
+        condition = f"if {self.when.text}: " if self.when else ""
+        storage = f"{condition}u({self.width}): {listed}, {escape} = explicit fields follow"
+        head = (" / ".join(self.names), storage, "table", "")
         return [head] + [(f"- {n}", s, b, m) for field in self.explicit for n, s, b, m in field.rows()]
 
     @property

@@ -20,16 +20,18 @@ from vovcodec.container.codes import (
     Seed,
     Text,
 )
-from vovcodec.container.counts import INJECTIONS_MAX, CountsField
+from vovcodec.container.counts import INJECTIONS_MAX, SCENE_INJECTIONS, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 from vovcodec.container.model import CodedAtoms, StreamHeader
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 10)  # each at most 15
+VERSION = (0, 11)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
+SCENE_RATIO_Q = 24  # the same for a still and for the picture of a scene: 1.375
 CAMERA_STEP_Q = 2  # unless a file says otherwise: quarters of a pixel
-SCENE_RATIO_Q = 24  # the same for the picture of a scene: 1.375
+POCKET_FINGERPRINT = bytes.fromhex("9006877a")  # of the embedded model's weights
+POCKET_SHORT_SIDE, POCKET_MULTIPLE = 128, 16  # of its usual coded size [px]
 PREFIX_SIZE = len(MAGIC) + 1
 CRC_SIZE = 4
 SHORT_CRC_SIZE = 2  # of the types in SHORT_CRC
@@ -64,6 +66,12 @@ MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
 SEGMENT_FRAMES_MAX = 65_533
 
+SOURCE_SIZES = (
+    (1920, 1080), (1080, 1920), (1280, 720), (720, 1280), (3840, 2160), (2160, 3840), (2560, 1440), (4096, 2160),
+    (960, 540), (854, 480), (852, 480), (848, 480), (832, 480), (480, 832), (640, 360), (360, 640), (426, 240),
+    (416, 240), (1440, 1080), (1024, 768), (640, 480), (320, 240), (720, 480), (720, 576), (352, 288), (176, 144),
+    (768, 512), (512, 768), (1024, 1024), (512, 512), (256, 256),
+)  # fmt: skip
 FRAME_RATES = (
     (0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
     (10, 1), (12, 1), (15, 1), (16, 1), (20, 1), (120, 1),
@@ -85,11 +93,6 @@ def padded_frames(n_frames: int) -> int:
     return n_frames + (1 - n_frames) % 4
 
 
-def thumbnail_size(width: int, height: int) -> int:
-    """Bytes of a thumbnail of four bits per pixel."""
-    return (width * height + 1) // 2
-
-
 def crc_size(type_: int) -> int:
     """Bytes of the CRC at the end of a section of this type."""
     return SHORT_CRC_SIZE if type_ in SHORT_CRC else CRC_SIZE
@@ -103,6 +106,26 @@ def framing_size_min(type_: int) -> int:
 def _default_segment_frames(values: Values) -> int | None:
     """One segment: just long enough. Several: no default (None never equals a value, the flag is then always 1)."""
     return padded_frames(values["n_frames"]) if values["n_segments"] == 1 else None
+
+
+def _default_fingerprint(values: Values) -> bytes | None:
+    """The weights that come with the package. Of other models: no default."""
+    return POCKET_FINGERPRINT if values["backbone_id"] == "pocket" else None
+
+
+def usual_coded_size(values: Values) -> tuple[int, int]:
+    """FORMAT.md, 4.1: the embedded model's usual size for the source, other models' is the source's own [px].
+
+    The long side is the multiple of `POCKET_MULTIPLE` with the least change of aspect, in integers.
+    """
+    width, height = int(values["source_width"]), int(values["source_height"])  # numpy integers overflow
+    short, long = sorted((width, height))
+    if values["backbone_id"] != "pocket" or short < POCKET_SHORT_SIDE:
+        return width, height
+    below = POCKET_SHORT_SIDE * long // (short * POCKET_MULTIPLE) * POCKET_MULTIPLE
+    above = below + POCKET_MULTIPLE
+    usual = below if (POCKET_SHORT_SIDE * long) ** 2 < below * above * short**2 else above
+    return (usual, POCKET_SHORT_SIDE) if width >= height else (POCKET_SHORT_SIDE, usual)
 
 
 _ADAPTATION_FIELDS = (
@@ -120,21 +143,29 @@ _ADAPTATION_FIELDS = (
 )  # fmt: skip
 
 HEADER_FIELDS = (
-    Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
-    Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
+    Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
+    Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
+    Field("fingerprint", Raw(4), "of the base model's weights", default=_default_fingerprint,
+          default_text=f"{POCKET_FINGERPRINT.hex()} if backbone_id is pocket (otherwise there is no default: flag 1)"),
+    Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
+          "numeric precision of the base model at the encoder", default="float32"),
+    TableField(5, SOURCE_SIZES, (
+        Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
+        Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
+    )),
     Field("coded_width", Multiple(8, 8, 8192), "width of the frames the backbone sees", "px",
-          default=lambda v: v["source_width"], default_text="source_width"),
+          default=lambda v: usual_coded_size(v)[0], default_text="see 4.1"),
     Field("coded_height", Multiple(8, 8, 8192), "height of the frames the backbone sees", "px",
-          default=lambda v: v["source_height"], default_text="source_height"),
+          default=lambda v: usual_coded_size(v)[1], default_text="see 4.1"),
     TableField(4, FRAME_RATES, (
         Field("frame_rate_num", Groups(8, 1, 2**32 - 1), "frames per frame_rate_den seconds; 0/1 = still image", "1/s"),
         Field("frame_rate_den", Groups(8, 1, 2**32 - 1), "see frame_rate_num", "s"),
     )),
     Field("n_frames", Groups(7, 1, FRAMES_MAX), "frames of the whole stream, padding not counted", "frames",
           when=_MOVING, absent=1),
-    Field("n_segments", Groups(6, 1, SEGMENTS_MAX), "SEGMENT sections in the file", default=1),
+    Field("n_segments", Groups(6, 1, SEGMENTS_MAX), "SEGMENT sections in the file", when=_MOVING, absent=1, default=1),
     Field("segment_frames", FourNPlusOne(5, SEGMENT_FRAMES_MAX), "coded frames of a full segment", "frames",
-          default=_default_segment_frames,
+          when=_MOVING, absent=1, default=_default_segment_frames,
           default_text="the smallest 4n + 1 >= n_frames if n_segments is 1 (otherwise there is no default: flag 1)"),
     TableField(3, COLOURS, (
         Field("colour_matrix", Bits(8, 0, 255), "ITU-T H.273 MatrixCoefficients of the source"),
@@ -143,31 +174,27 @@ HEADER_FIELDS = (
         Field("colour_range", Bits(2, 0, 2), "0 unspecified, 1 video (tv), 2 full (pc)"),
     )),
     Field("rotation", Choice(2, {0: 0, 1: 90, 2: 180, 3: 270}),
-          "what the source carried; frames are stored upright", "degrees"),
+          "what the source carried; frames are stored upright", "degrees", default=0),
     TableField(1, ((1, 1),), (
         Field("sample_aspect_num", Bits(16, 1, 65536), "width of a pixel relative to its height"),
         Field("sample_aspect_den", Bits(16, 1, 65536), "see sample_aspect_num"),
     )),
-    Field("has_audio", Flag(), "the source had sound, whether or not the file has"),
-    Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
-    Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
-    Field("fingerprint", Raw(4), "of the base model's weights"),
+    Field("has_audio", Flag(), "the source had sound, whether or not the file has", when=_MOVING, absent=False),
     Field("preset_digest", Raw(2), "of the preset the encoder used"),
-    Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
-          "numeric precision of the base model at the encoder"),
     Field("has_adaptation", Flag(), "the adaptation fields follow; needed by every vector"),
     *_ADAPTATION_FIELDS,
     Field("sampler.sampler_id", Choice(2, {0: "ode", 1: "eta"}),
-          "ode: no segment injects anything; eta: those with atoms, indices or GENERATION do"),
+          "ode: no segment injects anything; eta: those with atoms, indices or GENERATION do", default="eta"),
     Field("sampler.noise_id", Choice(6, {1: "philox-normal16"}), "noise generator", default="philox-normal16"),
-    Field("sampler.seed", Seed(), "seed of the noise"),
-    Field("sampler.schedule", Choice(2, {0: "shift", 1: "snr"}), "how the sampler's times are made"),
+    Field("sampler.seed", Seed(), "seed of the noise", default=0),
+    Field("sampler.schedule", Choice(2, {0: "shift", 1: "snr"}), "how the sampler's times are made", default="snr"),
     Field("sampler.n_steps", Groups(5, 1, 1000), "sampler steps", when=_SHIFT, absent=None),
     Field("sampler.shift_q8", Multiple(256, 1, 65535), "flow shift", "1/256", when=_SHIFT, absent=None),
     Field("sampler.snr_start_q", Bits(8, 0, 255), "first signal-to-noise ratio is 2^(-snr_start_q / 8)", when=_SNR,
           absent=None, default=SNR_START_Q),
     Field("sampler.snr_ratio_q", Bits(8, 1, 256), "each is 1 + snr_ratio_q / 64 times the one before", when=_SNR,
-          absent=None, default=SNR_RATIO_Q),
+          absent=None, default=lambda v: SNR_RATIO_Q if v["frame_rate_num"] else SCENE_RATIO_Q,
+          default_text=f"{SNR_RATIO_Q} if frame_rate_num > 0, otherwise {SCENE_RATIO_Q}"),
 )  # fmt: skip
 
 HEADER_RULES = (
@@ -221,11 +248,11 @@ SEGMENT_FIELDS = (
     Field("has_check", Flag(), "it has a check of the decoded frames"),
     Field("check.psnr_q", Bits(10, 0, PSNR_Q_MAX), f"PSNR the encoder saw; {PSNR_Q_MAX} = that much or more", "dB/16",
           when=_CHECK),
-    Field("check.thumbnail_width", Bits(4, 0, 15), "width of the luma thumbnail", "px", when=_CHECK, default=4),
-    Field("check.thumbnail_height", Bits(4, 0, 15), "height of the luma thumbnail", "px", when=_CHECK, default=2),
-    Field("check.thumbnail_size", Bits(7, 0, THUMBNAIL_BYTES_MAX), "size of the thumbnail", "bytes", when=_CHECK,
-          default=lambda v: thumbnail_size(v["check.thumbnail_width"], v["check.thumbnail_height"]),
-          default_text="half of thumbnail_width * thumbnail_height, rounded up"),
+    TableField(1, ((4, 2, 4),), (
+        Field("check.thumbnail_width", Bits(4, 0, 15), "width of the luma thumbnail", "px"),
+        Field("check.thumbnail_height", Bits(4, 0, 15), "height of the luma thumbnail", "px"),
+        Field("check.thumbnail_size", Bits(7, 0, THUMBNAIL_BYTES_MAX), "size of the thumbnail", "bytes"),
+    ), _CHECK),
     Field("caption_deflated", Flag(), "the caption is compressed (section 7)", when=_CAPTION),
     Field("caption_size", Groups(7, 0, CAPTION_BYTES_MAX), "stored size of the caption", "bytes",
           when=_CAPTION_NOT_LAST),
@@ -239,17 +266,17 @@ SEGMENT_FIELDS = (
           "what the atoms are and how they are coded", when=_ATOMS, default="trellis"),
     Field("atoms.memory", Bits(4, 1, 16), "of the trellis: bits of its state", "bits", when=_TRELLIS,
           absent=TRELLIS_MEMORY, default=TRELLIS_MEMORY),
+    Field("atoms.active_channels", Bits(8, 0, 255), "atoms act on the first so many latent channels; 0 = all",
+          when=_ATOMS, default=0),
+    Field("atoms.scene_injections", SCENE_INJECTIONS, "the first so many make a picture of the scene",
+          when=_SCENE_ABLE, absent=0, default=0),
+    Field("atoms.scene_ratio_q", Bits(8, 1, 256), "snr_ratio_q of the picture's sampler", when=_SCENE,
+          absent=SCENE_RATIO_Q, default=SCENE_RATIO_Q),
     CountsField("atoms.counts", _ATOMS, _TRELLIS),
     Field("atoms.last_q", Bits(4, 1, 16), "how much of a step the last injection is", "1/16", when=_ATOMS_SNR,
           absent=16, default=16),
     Field("atoms.eta_scale_q", Bits(8, 0, 255), "factor on the ancestral noise fraction", "1/200", when=_ATOMS,
           default=200),
-    Field("atoms.active_channels", Bits(8, 0, 255), "atoms act on the first so many latent channels; 0 = all",
-          when=_ATOMS, default=0),
-    Field("atoms.scene_injections", Groups(5, 0, INJECTIONS_MAX), "the first so many make a picture of the scene",
-          when=_SCENE_ABLE, absent=0, default=0),
-    Field("atoms.scene_ratio_q", Bits(8, 1, 256), "snr_ratio_q of the picture's sampler", when=_SCENE,
-          absent=SCENE_RATIO_Q, default=SCENE_RATIO_Q),
     Field("atoms.scene_last_q", Bits(4, 1, 16), "last_q of the picture's sampler", "1/16", when=_SCENE_AND_CLIP,
           absent=16, default=16),
     Field("atoms.clip_start_q", Bits(8, -128, 127), "snr_start_q of the clip's sampler", when=_SCENE_AND_CLIP,
@@ -312,8 +339,6 @@ SEGMENT_RULES = (
          lambda v: not v["has_vector"] or v["header"].adaptation is not None),
     Rule("has_atoms", "false unless sampler_id is eta",
          lambda v: not v["has_atoms"] or v["header"].sampler.sampler_id == "eta"),
-    Rule("atoms.scene_injections", "at most the number of counts",
-         lambda v: not v["has_atoms"] or v["atoms.scene_injections"] <= len(v["atoms.counts"])),
     Rule("atoms.counts", "at most n_steps - 1 numbers (schedule shift), or so few (m) that (1 + snr_ratio_q / 64)^m <= "
          "2^64 (schedule snr; of those of the picture of a scene with scene_ratio_q, of the others by themselves)",
          _injections_fit),

@@ -142,8 +142,8 @@ class CodedAtoms:
     """Steering atoms: for each injection how many, `counts`, and for all of them which, `words`.
 
     With codebook "trellis" every atom is one bit of a path in `words`, and `memory` is the trellis' (12 otherwise).
-    All counts but the last must be grid values within reach of one another (`counts.reachable_counts`). A file is made
-    smaller by dropping the last entries of `counts` and coding `words` anew from the atoms that are left.
+    All counts but the last must be grid values (`counts.count_of_index`). A file is made smaller by dropping the last
+    entries of `counts` and coding `words` anew from the atoms that are left.
     `last_q`: the last injection is so many 16ths of a step (schedule "snr"; otherwise 16). `eta_scale_q`: factor on
     the noise fraction in 1/200. `active_channels`: the atoms act on so many latent channels, 0 = all.
 

@@ -7,13 +7,13 @@ from operator import attrgetter
 from typing import Any
 
 from vovcodec.container import layout as lay
-from vovcodec.container.bits import BitWriter, leb128
+from vovcodec.container.bits import BitCounter, BitWriter, leb128
 from vovcodec.container.compressed import pack_caption, pack_history
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded
 from vovcodec.container.framing import checksum
 from vovcodec.container.model import RawSection, Segment, StreamHeader, VovFile
 
-__all__ = ["serialize"]
+__all__ = ["segment_padding_bits", "serialize"]
 
 
 def serialize(stream: VovFile) -> bytes:
@@ -79,7 +79,21 @@ def _header_payload(header: StreamHeader) -> bytes:
     return payload
 
 
+def segment_padding_bits(segment: Segment, header: StreamHeader) -> int:
+    """Zero bits between the fields of a SEGMENT section and its blobs: 0 to 7. Raises as `serialize`."""
+    out = BitCounter()
+    _put_segment(out, segment, header)
+    return -out.n_bits % 8
+
+
 def _segment_payload(segment: Segment, header: StreamHeader) -> bytes:
+    out = BitWriter()
+    contents = _put_segment(out, segment, header)
+    return out.to_bytes() + contents
+
+
+def _put_segment(out: BitWriter | BitCounter, segment: Segment, header: StreamHeader) -> bytes:
+    """Append the fields; returns the blobs that follow them."""
     section = lay.section_name(lay.SEGMENT, segment.index)
     values = _values_of(lay.SEGMENT_FIELDS, segment)
     values["header"] = header
@@ -94,10 +108,11 @@ def _segment_payload(segment: Segment, header: StreamHeader) -> bytes:
             content = attrgetter(blob.name)(segment)
         contents[blob.name] = _checked_blob(blob, content, section)
         values[blob.size] = len(content)
-    payload = _fields(lay.SEGMENT_FIELDS, values, section)
+    for field in lay.SEGMENT_FIELDS:
+        field.put(out, values, section)
     for rule in lay.SEGMENT_RULES:
         rule.check(values, section)
-    return payload + b"".join(contents.values())
+    return b"".join(contents.values())
 
 
 def _checked_blob(blob: lay.Blob, content: Any, section: str) -> bytes:

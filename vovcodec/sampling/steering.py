@@ -19,6 +19,7 @@ the noise level at which the bits run out is where the sampler stops: the estima
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,11 +28,12 @@ from torch import Tensor
 
 from vovcodec.container.counts import (
     ATOMS_MAX,
-    START_INDEX,
+    Phases,
     count_of_index,
     counts_bits,
     index_of_count,
-    reachable_counts,
+    largest_index,
+    usual_step,
 )
 from vovcodec.entropy.choices import Choice, Choices, choices_bits
 from vovcodec.entropy.positions import MAX_POSITIONS
@@ -46,6 +48,7 @@ __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
 MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
+_FEWEST, _MOST = 0.85, 1.25  # of the count that a step needs: as good as that, where a file says it in fewer bits
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class SteeringPlan:
     active_channels: injections act on the first so many latent channels only (0 = all); the other channels keep ε̂.
     counts, last_q: what the encoder decided: bits or atoms per injection, and how much of a full step the last one is.
     before: counts of the injections that a segment has before these, in a sampler of its own (scene.py): these are
-    numbered on from there, and share their bytes.
+    numbered on from there, and share their bytes. before_ratio_q: snr_ratio_q of that sampler. is_scene: this is it.
     n_injections, free_eta_scale_q: after the steered injections the sampler goes on with pseudo-random noise until
     there are so many in all; 0 = it stops where the steering ends.
     """
@@ -72,6 +75,8 @@ class SteeringPlan:
     counts: tuple[int, ...] = ()
     last_q: int = LAST_UNIT
     before: tuple[int, ...] = ()
+    before_ratio_q: int | None = None
+    is_scene: bool = False
     n_injections: int = 0
     free_eta_scale_q: int = 0
 
@@ -86,6 +91,14 @@ class SteeringPlan:
         times, n_steered = self.times, len(self.counts)
         steered = ancestral_etas(times, self.eta_scale_q)[:n_steered]
         return steered + ancestral_etas(times, self.free_eta_scale_q)[n_steered:]
+
+    def counts_bits(self, counts: Sequence[int]) -> int:
+        """What a file spends on counts, those `before` included [bits]."""
+        usual = usual_step(self.snr_ratio_q)
+        n_scene, scene_step = (
+            (len(counts), usual) if self.is_scene else (len(self.before), usual_step(self.before_ratio_q))
+        )
+        return counts_bits(counts, self.codebook, Phases(n_scene, scene_step, usual))
 
     def n_entries(self, shape: tuple[int, ...]) -> int:
         """N: latent values the atoms act on, for latents of `shape` [1, C, T, h, w]."""
@@ -213,11 +226,10 @@ def steer(
     choices: Choices = []
     last_q = LAST_UNIT
     x_t, t = plan.initial_noise(segment, shape).to(target.device), 1.0
-    previous_index = index_of_count(plan.before[-1]) if plan.before else START_INDEX
     finished = False
     while True:
         spent = [*plan.before, *counts]
-        affordable = _affordable(plan.codebook, 8.0 * size_bytes, spent, n_positions, most)
+        affordable = _affordable(plan, 8.0 * size_bytes, spent, n_positions, most)
         finished = finished or affordable == 0 or len(counts) == MAX_INJECTIONS
         clean = estimate(velocity, x_t, t, is_last=finished)
         if on_step is not None:
@@ -232,8 +244,8 @@ def steer(
         codebook = plan.make_codebook(segment, step, n)
         search = (_BestPath if plan.codebook == "trellis" else _BestAtoms)(codebook, flat, flat_weighted, most)
         t_next, eta = _step_to(plan, step, LAST_UNIT)
-        count = _storable(search.needed(_gain(t, t_next, eta) * length), previous_index, most)
-        if t_next < LEAST_STEERED_TIME or not _fits(plan.codebook, 8.0 * size_bytes, [*spent, count], n_positions):
+        count = _storable(search.needed(_gain(t, t_next, eta) * length), counts, usual_step(plan.snr_ratio_q), most)
+        if t_next < LEAST_STEERED_TIME or not _fits(plan, 8.0 * size_bytes, [*spent, count], n_positions):
             # The last injection: a part of a step, as far as the remaining bytes reach, and never beyond the estimate.
             finished = True
             if plan.codebook == "trellis":
@@ -245,7 +257,6 @@ def steer(
                     break
         choices.append(search.take(count))
         counts.append(count)
-        previous_index = index_of_count(count)
         x_t = advance(x_t, clean, t, t_next, eta, _noise(codebook, choices[-1]) if count else None)
         t = t_next
 
@@ -256,36 +267,42 @@ def _step_to(plan: SteeringPlan, step: int, last_q: int) -> tuple[float, float]:
     return times[-2], ancestral_etas(times, plan.eta_scale_q)[-1]
 
 
-def _storable(wanted: int, previous_index: int, most: int) -> int:
-    """The smallest count that the file can store here and that is at least `wanted`, or the largest in reach that is
-    at most `most`."""
-    in_reach = [count_of_index(index) for index in reachable_counts(previous_index)]
-    allowed = [count for count in in_reach if count <= most] or in_reach[:1]
-    return next((count for count in allowed if count >= wanted), allowed[-1])
+def _storable(wanted: int, counts: Sequence[int], usual: int, most: int) -> int:
+    """A count near `wanted` and at most `most` that a file can store after `counts`: the usual step where that is near
+    enough, or nearly the usual one, else the nearest."""
+    highest = min(largest_index(len(counts)), index_of_count(most))
+    if len(counts) >= 2:
+        previous = index_of_count(counts[-1])
+        for k in (previous + usual, previous + usual - 1, previous + usual + 1):
+            if 0 <= k <= highest and _FEWEST * wanted - 0.6 <= count_of_index(k) <= _MOST * wanted + 0.6:
+                return count_of_index(k)
+    below = min(highest, index_of_count(wanted))
+    low, high = count_of_index(below), count_of_index(min(highest, below + 1))
+    return low if wanted * wanted < low * high else high
 
 
-def _fits(codebook: str, bits: float, counts: list[int], n_positions: int) -> bool:
+def _fits(plan: SteeringPlan, bits: float, counts: list[int], n_positions: int) -> bool:
     """Whether a file can end with these counts: a last one that leaves bits of a byte unused is stored, and costs."""
-    return choices_bits(codebook, counts, n_positions) + counts_bits(counts, codebook) <= bits
+    return choices_bits(plan.codebook, counts, n_positions) + plan.counts_bits(counts) <= bits
 
 
-def _affordable(codebook: str, bits: float, counts: list[int], n_positions: int, most: int) -> int:
+def _affordable(plan: SteeringPlan, bits: float, counts: list[int], n_positions: int, most: int) -> int:
     """The largest count of one more, last injection that fits into the budget of all, at most `most`.
 
     The bits of a path are made to fill whole bytes, which the file then has for nothing, with the last count.
     """
     spent = sum(counts)
     most = min(most, ATOMS_MAX - spent)
-    if codebook == "trellis":
+    if plan.codebook == "trellis":
         to_a_byte = -spent % 8
-        n_bytes = int((bits - counts_bits([*counts, to_a_byte], codebook)) // 8)
+        n_bytes = int((bits - plan.counts_bits([*counts, to_a_byte])) // 8)
         filling = 8 * n_bytes - spent
         if filling <= most:
             return max(0, filling)
     low, high = 0, most + 1
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _fits(codebook, bits, [*counts, middle], n_positions) else (low, middle)
+        low, high = (middle, high) if _fits(plan, bits, [*counts, middle], n_positions) else (low, middle)
     return low
 
 
