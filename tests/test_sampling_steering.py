@@ -231,7 +231,7 @@ def trace(shape, plan, size_bytes, weights=None):
     ids=str,
 )
 def test_the_injected_noise_reaches_as_far_as_the_posterior_mean(shape, codebook, tolerance):
-    """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, but for counts of 0.85 to 1.25 times what that takes; it grows with their root."""
+    """⟨z, r⟩/‖r‖ = √(snr′ − snr)·‖r‖, with counts of 0.85 to 1.25 times what that takes; it grows with their root."""
     plan, atoms, visited = trace(shape, replace(PLAN, codebook=codebook), 900)
     assert [t for t, _, _ in visited] == plan.times[:-1]
     n = plan.n_entries(shape)
