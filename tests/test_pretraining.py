@@ -359,6 +359,7 @@ def test_a_joint_run_may_go_on_at_other_times(autoencoder, corpus, trained):
     assert "at times N(0.0, 1.5²): 2." in text and "; at times N(-1.0, 0.5²): 2." in text
 
 
+@pytest.mark.slow
 def test_captions_are_learnt_while_the_empty_one_stays(autoencoder, corpus, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(captioning_module, "_LR", 0.05)
     monkeypatch.setattr(captioning_module, "_SHAPES", TINY_SHAPES)
@@ -401,6 +402,7 @@ def test_captions_are_learnt_while_the_empty_one_stays(autoencoder, corpus, trai
         captioning_module.load_captions(trained, loaded, [2, 2, 4])
 
 
+@pytest.mark.slow
 def test_the_transformer_learns_what_the_spaces_show(autoencoder, corpus, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(shown_module, "_WARMUP", 2)
     for name, stage in SMALL_STAGES.items():
@@ -583,6 +585,7 @@ def test_the_export_is_a_pocket_model(autoencoder, corpus, tmp_path):
     assert PocketBackbone(tmp_path / "again").fingerprint == backbone.fingerprint, "exporting twice is one model"
 
 
+@pytest.mark.slow
 def test_the_command_runs_all_stages(folder, tmp_path, monkeypatch, capsys):
     for name, stage in SMALL_STAGES.items():
         monkeypatch.setattr(spaces_module, name.upper(), stage)

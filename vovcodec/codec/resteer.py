@@ -201,6 +201,15 @@ def _steps_within(payload: float, lengths: list[int]) -> int:
     return 1 + max(choices or [_MOST_STEPS - 1], key=used)
 
 
+def _require_an_index_for_each_step(payload: float, lengths: list[int], n_steps: int) -> None:
+    """UsageError where any segment will have too few of the bytes, before the first one has taken its time."""
+    frames_left = sum(lengths)
+    for length in lengths:
+        n_bits = log2_candidates_within(payload * length / frames_left, n_steps)
+        payload -= math.ceil((n_steps - 1) * n_bits / 8)
+        frames_left -= length
+
+
 def _without_new_scenes(preset: Preset, stream: VovFile) -> Preset:
     """A file of settings that are not known here rests on pictures of scenes only if it did before."""
     has_scenes = any(segment.atoms and segment.atoms.scene_injections for segment in stream.segments)
@@ -233,6 +242,10 @@ class _Job:
             self.payload = self._payload(file_bytes)
         if options.method == "importance":
             warn_of_few_steps(self.header.sampler, listener)
+            if self.payload is not None:
+                _require_an_index_for_each_step(
+                    self.payload, [each.n_frames for each in stream.segments], self.header.sampler.n_steps
+                )
 
     def _file_bytes(self) -> int | None:
         options, header = self.options, self.stream.header
