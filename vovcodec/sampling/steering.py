@@ -48,7 +48,7 @@ __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
 MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
-_FEWEST, _MOST = 0.85, 1.25  # of the count that a step needs: as good as that, where a file says it in fewer bits
+_FEWEST, _MOST = 0.9, 1.3  # of the count that a step needs: as good as that, where a file says it in fewer bits
 
 
 @dataclass(frozen=True)
