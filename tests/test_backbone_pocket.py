@@ -20,6 +20,7 @@ from vovcodec.backbone.pocket.completion import dct_matrix
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
+from vovcodec.container.layout import POCKET_FINGERPRINT
 from vovcodec.errors import ModelError
 
 
@@ -393,6 +394,7 @@ def test_the_shipped_weights_are_small_and_work():
     size_bytes = sum(path.stat().st_size for path in WEIGHTS_DIR.rglob("*") if path.is_file())
     assert size_bytes <= 25e6
     backbone = PocketBackbone()
+    assert backbone.fingerprint == POCKET_FINGERPRINT, "which a header leaves out: new weights are a new format version"
     basis = backbone.vae.inter_basis
     assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
     y, x = np.mgrid[:64, :64]
