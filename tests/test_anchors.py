@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vovcodec.anchors import ANCHORS, CLIP_ANCHORS, STILL_ANCHORS, Anchor, Coded, RateSearch, find_anchor
+from vovcodec.anchors import ANCHORS, CLIP_ANCHORS, STILL_ANCHORS, Anchor, Coded, RateSearch, clips, find_anchor
 from vovcodec.errors import UsageError
 from vovcodec.metrics import psnr
 
@@ -169,3 +170,20 @@ def test_a_decoded_still_is_what_pillow_reads():
     coded = find_anchor("webp").encode(STILL, 50)
     with Image.open(io.BytesIO(coded.data[0])) as image:
         assert np.array_equal(np.asarray(image.convert("RGB")), coded.decode()[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no such schedulers")
+@pytest.mark.parametrize("name", CLIP_ANCHORS)
+def test_no_encoder_changes_how_the_process_is_scheduled(name, monkeypatch):
+    """SVT-AV1 makes it a real-time one where it may, as root, and the rest of the machine waits."""
+    policies = set()
+    scaled = clips.PixelScaler.from_rgb
+
+    def watched(*arguments):
+        policies.update(map(os.sched_getscheduler, map(int, os.listdir("/proc/self/task"))))
+        return scaled(*arguments)
+
+    before = os.sched_getscheduler(0)
+    monkeypatch.setattr(clips.PixelScaler, "from_rgb", watched)
+    find_anchor(name).encode(CLIP, 50)
+    assert policies <= {before} and os.sched_getscheduler(0) == before

@@ -8,8 +8,10 @@ better in SSIM. SVT-AV1 is up to 0.15 dB worse in 10 bits.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -84,6 +86,8 @@ def _encode(encoder: str, options: dict[str, str], frames: np.ndarray) -> list[b
     context.framerate, context.time_base = _FRAME_RATE, 1 / _FRAME_RATE
     context.thread_count = 1
     context.options = options
+    with _priority_kept():
+        context.open()
     packets: list[av.Packet] = []
     for number, frame in enumerate(frames):
         picture = scaler.from_rgb(frame, _PIXEL_FORMAT)
@@ -91,6 +95,27 @@ def _encode(encoder: str, options: dict[str, str], frames: np.ndarray) -> list[b
         packets += context.encode(picture)
     packets += context.encode(None)
     return [bytes(packet) for packet in packets]
+
+
+@contextmanager
+def _priority_kept() -> Iterator[None]:
+    """Whatever is started inside, all threads of this process are scheduled as before.
+
+    Where it may, as root, SVT-AV1 makes the calling thread and its own real-time ones of the highest priority, for
+    good: as long as they compute, every other program on the machine stands still.
+    """
+    threads = Path("/proc/self/task")
+    if not (hasattr(os, "sched_getscheduler") and threads.is_dir()):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        for thread in map(int, os.listdir(threads)):
+            with suppress(OSError):  # it may have ended, or not be ours to change
+                if os.sched_getscheduler(thread) != before[0]:
+                    os.sched_setscheduler(thread, *before)
 
 
 def _decode(decoder: str, packets: Sequence[bytes]) -> np.ndarray:
