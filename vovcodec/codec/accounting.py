@@ -22,6 +22,7 @@ from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits, usual_step
 from vovcodec.container.layout import CAMERA_STEP_Q, SCENE_RATIO_Q
 from vovcodec.container.writer import segment_padding_bits
 from vovcodec.errors import UsageError
+from vovcodec.progress import ProgressListener
 from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
 
@@ -31,6 +32,7 @@ __all__ = [
     "blank_check",
     "blank_indices",
     "blank_vector",
+    "note_spare_bytes",
     "payload_budget",
     "payload_size",
     "scene_bits",
@@ -38,6 +40,7 @@ __all__ = [
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
+_USED_SHARE = 0.95
 _MARGIN_BITS, _BAR_BITS = 8, 9
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
@@ -100,6 +103,15 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
     # With several segments the bits that each rounds up to whole bytes need that room.
     free_bits = counts_bits(first.atoms.counts, first.atoms.codebook, Phases())
     return file_bytes - fixed + (free_bits + segment_padding_bits(first, stream.header)) / 8
+
+
+def note_spare_bytes(listener: ProgressListener, size_bytes: int, target_bytes: int | None) -> None:
+    """Say so where a file is clearly smaller than was asked for: steering ends where noise is invisible."""
+    if target_bytes is not None and size_bytes < _USED_SHARE * target_bytes:
+        listener.note(
+            f"the file has {size_bytes} of {target_bytes} bytes: at this size the model has no use for more; a larger "
+            "--size has"
+        )
 
 
 def payload_size(segment: Segment, sampler: Sampler) -> int:

@@ -22,6 +22,7 @@ from vovcodec.codec.accounting import (
     blank_check,
     blank_indices,
     blank_vector,
+    note_spare_bytes,
     payload_budget,
     payload_size,
 )
@@ -152,6 +153,8 @@ def _encode(
                 job.state.discard()
     sections = section_sizes(stream)
     size_bytes = sum(sections.values())
+    if preset.steering.method == "atoms":
+        note_spare_bytes(listener, size_bytes, job.file_bytes)
     return EncodeReport(
         output=str(target),
         size_bytes=size_bytes,

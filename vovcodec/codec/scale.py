@@ -59,6 +59,10 @@ def scale(
     written = write_checked(target, scaled, overwrite=options.overwrite)
     sections, header = section_sizes(written), written.header
     size_bytes = sum(sections.values())
+    if reference is not None and options.method == "atoms":
+        from vovcodec.codec.accounting import note_spare_bytes
+
+        note_spare_bytes(listener, size_bytes, options.target_bytes)
     return ScaleReport(
         output=str(target),
         size_bytes=size_bytes,
