@@ -16,7 +16,7 @@ from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
 from vovcodec.backbone.pocket.clips import ClipNetwork, _means_over_frames
 from vovcodec.backbone.pocket.compact import load_network, save_network
-from vovcodec.backbone.pocket.completion import dct_matrix
+from vovcodec.backbone.pocket.completion import dct_matrix, noise_level, with_what_is_left
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
@@ -411,3 +411,34 @@ def test_the_shipped_weights_are_small_and_work():
         wiener = precondition(torch.tensor([t]), backbone.channel_std(1)).c_skip * x_t
         gains.append(float((wiener - latents).square().mean() / (clean - latents).square().mean()))
     assert min(gains) > 1.0, gains
+
+
+def test_what_an_estimate_leaves_is_taken_back_where_it_is_no_noise():
+    t = torch.tensor([0.01]).view(1, 1, 1, 1)
+    sigma = float(noise_level(t))
+    clean = noise(1, 3, 48, 64, seed=1)
+    white = sigma * noise(1, 3, 48, 64, seed=2)
+    found = with_what_is_left(clean, (1 - t) * (clean + white), t)
+    assert float((found - clean).abs().max()) < 0.5 * sigma, "noise alone is left alone"
+    missing = torch.zeros_like(clean)
+    missing[..., 10:30, 20:50] = 20 * sigma
+    found = with_what_is_left(clean, (1 - t) * (clean + missing + white), t)
+    error = (found - clean - missing).square()
+    assert float(error[..., 14:26, 24:46].mean().sqrt()) < 1.3 * sigma, "as near as what was seen"
+    assert float(error[..., 38:, :].mean().sqrt()) < 0.3 * sigma, "and not where nothing was missing"
+
+
+def test_pictures_with_hardly_any_noise_are_what_is_seen(tmp_path):
+    """A network that knows nothing does not stand in the way; more noise is its own affair."""
+    backbone = PocketBackbone(save_tiny_pocket(tmp_path))
+    latents = backbone.to_latents(np.random.default_rng(3).integers(0, 256, (1, 48, 64, 3)).astype(np.uint8))
+    condition = backbone.embed_caption("")
+    for t, most in ((0.001, 3e-3), (0.01, 3e-2)):
+        x_t = (1 - t) * latents + t * noise(*latents.shape, seed=4)
+        with torch.no_grad():
+            clean = x_t - t * backbone.sampler_velocity(x_t, t, condition, last=True)
+        assert float((clean - latents).square().mean().sqrt()) < most
+    x_t = 0.9 * latents + 0.1 * noise(*latents.shape, seed=4)
+    with torch.no_grad():
+        clean = x_t - 0.1 * backbone.sampler_velocity(x_t, 0.1, condition, last=True)
+    assert float((clean - latents).square().mean().sqrt()) > 0.05

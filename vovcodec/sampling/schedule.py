@@ -37,7 +37,7 @@ __all__ = [
 ETA_UNIT = 200
 LAST_UNIT = 16
 LEAST_TIME = 0.02  # below this noise is invisible
-LEAST_STEERED_TIME = 0.005  # from here on an estimate does not improve; pictures of flat colours do up to here
+LEAST_STEERED_TIME = 0.0008  # noise of a grey level at most; only pictures of flat colours and high rates get here
 REALISM_STEPS = 4  # of realism.py
 
 

@@ -17,6 +17,7 @@ from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_
 from vovcodec.backbone.linears import wan_linears
 from vovcodec.backbone.loading import without_progress_bars
 from vovcodec.backbone.pocket.clips import MOST_NOISE, MOST_NOISE_LAST, ClipNetwork
+from vovcodec.backbone.pocket.completion import LITTLE_NOISE
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.pocket.scene import PocketScene
 from vovcodec.errors import ModelError
@@ -138,6 +139,8 @@ class PocketBackbone:
         if not is_clip or (most_noise is not None and float(times.max()) <= most_noise):
             with self._autocast():
                 clean = network(x_t, clean, times)
+        if not is_clip and float(times.max()) <= LITTLE_NOISE:
+            clean = network.completed(clean, x_t, times)
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 
     def _block_estimate(self, x_t: Tensor, times: Tensor, condition: Tensor, phases: Phases) -> Tensor:
