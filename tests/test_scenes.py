@@ -38,6 +38,7 @@ from vovcodec.codec.measure import evaluations_by_length, n_evaluations_of
 from vovcodec.codec.options import DecodeLimits, DecodeOptions, EditOptions, EncodeOptions, ScaleOptions
 from vovcodec.codec.regenerate import Adapters, regenerate_latents
 from vovcodec.codec.scale import scale
+from vovcodec.codec.view import View
 from vovcodec.container import CodedAtoms, Generation, Segment, VovFile, layout, parse, read_vov, serialize, write_vov
 from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.codes import Groups
@@ -1221,3 +1222,11 @@ def test_evaluations_of_a_clip_that_nothing_is_left_for(home, tmp_path, monkeypa
         report = encoded(home, tmp_path / "out.vov", home.sources["moves"], 160)
     assert pictures_of(tmp_path / "out.vov") == [0]
     assert report.n_network_evaluations == len(calls)
+
+
+@pytest.mark.parametrize(("error", "alone_db"), [(1.0, math.inf), (6.4, math.inf), (6.7, -1.5), (400.0, -1.5)])
+def test_what_hardly_moves_is_not_coded(error, alone_db):
+    """E is 40 dB below the peak at 6.5 grey levels squared."""
+    shown = np.zeros((1, 8, 8, 3), np.float32)
+    view = View(scene=None, path=None, picture=torch.zeros(1, 3, 8, 8), shown=shown, missed=np.full((5, 1, 1), error))
+    assert view.alone_db == alone_db
