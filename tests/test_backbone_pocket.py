@@ -16,11 +16,11 @@ from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.block_transform import inter_blocks, intra_blocks
 from vovcodec.backbone.pocket.clips import ClipNetwork, _means_over_frames
 from vovcodec.backbone.pocket.compact import load_network, save_network
-from vovcodec.backbone.pocket.completion import dct_matrix, noise_level, with_what_is_left
+from vovcodec.backbone.pocket.completion import dct_matrix, noise_level, with_filtered_residual
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.registry import load_backbone
-from vovcodec.container.layout import POCKET_FINGERPRINT
+from vovcodec.container.registered import POCKET_FINGERPRINT
 from vovcodec.errors import ModelError
 
 
@@ -418,11 +418,11 @@ def test_what_an_estimate_leaves_is_taken_back_where_it_is_no_noise():
     sigma = float(noise_level(t))
     clean = noise(1, 3, 48, 64, seed=1)
     white = sigma * noise(1, 3, 48, 64, seed=2)
-    found = with_what_is_left(clean, (1 - t) * (clean + white), t)
+    found = with_filtered_residual(clean, (1 - t) * (clean + white), t)
     assert float((found - clean).abs().max()) < 0.5 * sigma, "noise alone is left alone"
     missing = torch.zeros_like(clean)
     missing[..., 10:30, 20:50] = 20 * sigma
-    found = with_what_is_left(clean, (1 - t) * (clean + missing + white), t)
+    found = with_filtered_residual(clean, (1 - t) * (clean + missing + white), t)
     error = (found - clean - missing).square()
     assert float(error[..., 14:26, 24:46].mean().sqrt()) < 1.3 * sigma, "as near as what was seen"
     assert float(error[..., 38:, :].mean().sqrt()) < 0.3 * sigma, "and not where nothing was missing"

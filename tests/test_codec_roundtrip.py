@@ -294,6 +294,17 @@ def test_an_unreachable_target_names_the_least_and_the_least_works(preset, tmp_p
     decode(coded, tmp_path / "out.y4m", DecodeOptions(), Listener())
 
 
+def test_a_target_that_is_too_large_to_be_of_use_is_said_to_be(preset, tmp_path):
+    Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(tmp_path / "flat.png")
+    for target_bytes, is_too_large in ((150, False), (100_000, True)):
+        listener = Listener()
+        options = EncodeOptions(preset=preset, effort="instant", target_bytes=target_bytes, overwrite=True)
+        report = encode(tmp_path / "flat.png", tmp_path / "out.vov", options, listener)
+        said = [line for line in listener.notes if "no use for more" in line]
+        assert bool(said) == is_too_large
+        assert (report.size_bytes < 0.95 * target_bytes) == is_too_large
+
+
 @pytest.mark.parametrize("effort", ["instant", "fast", "plain"])
 @pytest.mark.parametrize("n_frames", [1, 5])
 def test_reports_count_the_calls_of_the_model(preset, tmp_path, monkeypatch, effort, n_frames):

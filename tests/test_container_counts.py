@@ -34,7 +34,8 @@ from vovcodec.container.framing import DEFAULT_LIMITS, Budget
 from vovcodec.container.layout import SEGMENT_FIELDS
 
 GRID = [count_of_index(k) for k in range(K_MAX + 1)]
-PLAIN = Phases()
+RATIO_Q = {1: 24, 2: 48}  # usual step → ratio
+PLAIN = Phases(snr_ratio_q=48)
 FIELD = next(field for field in SEGMENT_FIELDS if field.names == ("atoms.counts",))
 
 
@@ -60,14 +61,13 @@ def test_indices_and_counts_out_of_range(bad: int) -> None:
 
 
 def values_of(codebook: str, phases: Phases) -> dict:
-    ratio_q = {1: 24, 2: 48}
-    header = samples.header(sampler=dataclasses.replace(samples.SNR_SAMPLER, snr_ratio_q=ratio_q[phases.step]))
+    header = samples.header(sampler=dataclasses.replace(samples.SNR_SAMPLER, snr_ratio_q=phases.snr_ratio_q))
     return {
         "header": header,
         "has_atoms": True,
         "atoms.codebook": codebook,
         "atoms.scene_injections": phases.n_scene,
-        "atoms.scene_ratio_q": ratio_q[phases.scene_step],
+        "atoms.scene_ratio_q": phases.scene_ratio_q,
     }
 
 
@@ -91,7 +91,7 @@ def bits_of(indices: list[int], phases: Phases = PLAIN) -> int:
 
 @pytest.mark.parametrize("step", [1, 2])
 def test_every_step_is_stored(step: int) -> None:
-    phases = Phases(step=step)
+    phases = Phases(snr_ratio_q=RATIO_Q[step])
     for previous in range(0, K_MAX - 8, 3):
         for k in range(62):
             counts = (1, GRID[previous], GRID[k], 5)
@@ -103,7 +103,7 @@ def test_every_step_is_stored(step: int) -> None:
 def test_the_first_two_counts_of_a_phase_stand_for_themselves_and_end_at_63(position: int) -> None:
     assert largest_index(position) == 63 < largest_index(2) == K_MAX
     counts = [4, 4, 4, 4, 5]
-    for begin, phases in ((0, PLAIN), (2, Phases(n_scene=2))):
+    for begin, phases in ((0, PLAIN), (2, Phases(2, 24, 48))):
         counts[begin + position] = GRID[63]
         assert get(put(tuple(counts), phases=phases).to_bytes(), phases=phases) == tuple(counts)
         counts[begin + position] = GRID[64]
@@ -121,7 +121,7 @@ def test_counts_off_the_grid_are_refused() -> None:
 @pytest.mark.parametrize("usual", [1, 2])
 @pytest.mark.parametrize(("more", "bits"), [(-1, 1), (1, 2), (-2, 5), (2, 5), (-3, 5), (3, 5), (-4, 6), (-6, 7)])
 def test_what_an_unusual_step_costs(usual: int, more: int, bits: int) -> None:
-    phases = Phases(step=usual)
+    phases = Phases(snr_ratio_q=RATIO_Q[usual])
     first = [30, 20]
     assert bits_of([*first, 20 + usual + more], phases) - bits_of(first, phases) == 3 + bits, "an empty run before it"
 
@@ -130,14 +130,14 @@ def test_runs_are_cheap() -> None:
     for length, bits in ((1, 3), (3, 3), (4, 4), (7, 4), (8, 5), (20, 8)):
         ks = [9, *range(10, 11 + 2 * length, 2)]
         assert bits_of(ks) - bits_of(ks[:2]) == bits
-    small = Phases(step=1)
+    small = Phases(snr_ratio_q=24)
     assert bits_of(list(range(20)), small) < bits_of(list(range(20)))
 
 
 def test_a_scene_has_a_phase_of_its_own() -> None:
     """A picture alone says so in one bit; what follows begins anew."""
     ks = [10, 4, 5, 6, 7, 8, 9]
-    alone, followed = Phases(n_scene=8), Phases(n_scene=7)
+    alone, followed = Phases(8, 24, 48), Phases(7, 24, 48)
     assert bits_of(ks, alone) == 7 + 1 + 12 + 4 + 8, "n_scene, the number, two of six bits, a run of five, the last"
     assert bits_of(ks, followed) == 7 + 8 + 12 + 4 + 8
     assert bits_of([*ks, 30, 2, 4, 6], followed) == 7 + 8 + 12 + 4 + 12 + 3 + 8
@@ -161,9 +161,10 @@ def test_what_counts_cost_is_what_they_take() -> None:
     rng = random.Random(3)
     for _ in range(400):
         n_scene = rng.choice([0, 0, 1, 2, 3, 12])
-        phases = Phases(n_scene, rng.choice([1, 2]), rng.choice([1, 2]))
-        counts = random_counts(rng, phases.scene_step, n_scene)
-        counts += random_counts(rng, phases.step, rng.randrange(20) if n_scene else rng.randrange(1, 20))
+        scene_step, step = rng.choice([1, 2]), rng.choice([1, 2])
+        phases = Phases(n_scene, RATIO_Q[scene_step], RATIO_Q[step])
+        counts = random_counts(rng, scene_step, n_scene)
+        counts += random_counts(rng, step, rng.randrange(20) if n_scene else rng.randrange(1, 20))
         counts = (*counts[:-1], rng.randrange(3000))
         for codebook in ("hadamard", "trellis"):
             out = put(counts, codebook, -(-sum(counts) // 8), phases)

@@ -22,12 +22,12 @@ from vovcodec.container import (
     serialize,
 )
 from vovcodec.container.counts import ATOMS_MAX, count_of_index, index_of_count, largest_index
-from vovcodec.container.layout import (
+from vovcodec.container.layout import padded_frames
+from vovcodec.container.registered import (
     COLOURS,
     FRAME_RATES,
     POCKET_FINGERPRINT,
     SOURCE_SIZES,
-    padded_frames,
     usual_coded_size,
 )
 

@@ -18,7 +18,7 @@ from vovcodec.container import (
     serialize,
 )
 from vovcodec.container.camera import camera_path_bits
-from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits, usual_step
+from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits
 from vovcodec.container.layout import CAMERA_STEP_Q, SCENE_RATIO_Q
 from vovcodec.container.writer import segment_padding_bits
 from vovcodec.errors import UsageError
@@ -40,7 +40,7 @@ __all__ = [
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
-_USED_SHARE = 0.95
+_USED_SHARE = 0.95  # of a target; less is worth a word
 _MARGIN_BITS, _BAR_BITS = 8, 9
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
@@ -109,8 +109,8 @@ def note_spare_bytes(listener: ProgressListener, size_bytes: int, target_bytes: 
     """Say so where a file is clearly smaller than was asked for: steering ends where noise is invisible."""
     if target_bytes is not None and size_bytes < _USED_SHARE * target_bytes:
         listener.note(
-            f"the file has {size_bytes} of {target_bytes} bytes: at this size the model has no use for more; a larger "
-            "--size has"
+            f"the file has {size_bytes} of {target_bytes} bytes: for frames of this size the model has no use for "
+            "more; encode larger ones (--size)"
         )
 
 
@@ -120,7 +120,7 @@ def payload_size(segment: Segment, sampler: Sampler) -> int:
     atoms = segment.atoms
     steering = 0
     if atoms:
-        phases = Phases(atoms.scene_injections, usual_step(atoms.scene_ratio_q), usual_step(sampler.snr_ratio_q))
+        phases = Phases(atoms.scene_injections, atoms.scene_ratio_q, sampler.snr_ratio_q)
         field_bits = counts_bits(atoms.counts, atoms.codebook, phases) + scene_bits(atoms)
         steering = len(atoms.words) + math.ceil(field_bits / 8)
     return vector + steering + (len(segment.importance.indices) if segment.importance else 0)

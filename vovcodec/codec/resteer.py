@@ -24,7 +24,6 @@ from vovcodec.codec.budget import target_file_bytes, with_parts
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.devices import require_one_device
 from vovcodec.codec.injection import (
-    MOST_LOG2_CANDIDATES,
     CodedSegment,
     LatentEstimate,
     finished_segment,
@@ -48,7 +47,7 @@ from vovcodec.codec.regenerate import Adapters, load_matching_backbone
 from vovcodec.codec.scene import inject_scene
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
-from vovcodec.errors import MediaError
+from vovcodec.errors import MediaError, UsageError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
 from vovcodec.progress import ProgressListener
@@ -188,26 +187,26 @@ def _steps_within(payload: float, lengths: list[int]) -> int:
     most = max(1, int(8 * payload / len(lengths) / _LOG2_CANDIDATES))
 
     def used(n_indices: int) -> float:
-        left, frames_left = payload, sum(lengths)
-        for length in lengths:
-            n_bits = int(8 * left * length / frames_left) // n_indices
-            if n_bits < 1:
-                return 0
-            left -= math.ceil(n_indices * min(MOST_LOG2_CANDIDATES, n_bits) / 8)
-            frames_left -= length
-        return payload - left
+        try:
+            return payload - _left_by_indices(payload, lengths, n_indices + 1)
+        except UsageError:
+            return 0
 
     choices = range(min(_MOST_STEPS - 1, most), most * 3 // 4, -1)
     return 1 + max(choices or [_MOST_STEPS - 1], key=used)
 
 
-def _require_an_index_for_each_step(payload: float, lengths: list[int], n_steps: int) -> None:
-    """UsageError where any segment will have too few of the bytes, before the first one has taken its time."""
+def _left_by_indices(payload: float, lengths: list[int], n_steps: int) -> float:
+    """What importance sampling in so many steps leaves of `payload` bytes; lengths: as in `_steps_within`.
+
+    Raises UsageError where a segment has not a bit for each of its indices.
+    """
     frames_left = sum(lengths)
     for length in lengths:
         n_bits = log2_candidates_within(payload * length / frames_left, n_steps)
         payload -= math.ceil((n_steps - 1) * n_bits / 8)
         frames_left -= length
+    return payload
 
 
 def _without_new_scenes(preset: Preset, stream: VovFile) -> Preset:
@@ -243,9 +242,8 @@ class _Job:
         if options.method == "importance":
             warn_of_few_steps(self.header.sampler, listener)
             if self.payload is not None:
-                _require_an_index_for_each_step(
-                    self.payload, [each.n_frames for each in stream.segments], self.header.sampler.n_steps
-                )
+                # Too few bytes for any segment are refused before the first one has taken its time.
+                _left_by_indices(self.payload, [each.n_frames for each in stream.segments], self.header.sampler.n_steps)
 
     def _file_bytes(self) -> int | None:
         options, header = self.options, self.stream.header

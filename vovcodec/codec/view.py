@@ -45,7 +45,7 @@ _PICTURE_DB, _DB_PER_DECADE = 2.0, 10.3
 # paths are not exact: with less than half of it in a tenth of the blocks, nothing was gained by coding it below 5.5 dB.
 # With two thirds there something moves, as before a camera that stands still.
 _ALONE_DB, _ALONE_SPREAD_DB = -1.5, 5.5
-_CALM_DB = 40.0  # of E: what moves is less than the network of clips can show, 0.5 to 2 dB were lost with it
+_CALM_DB = 40.0  # of E: what moves is less than the network of clips can show, 2 dB were lost by it on one such clip
 _SPREAD_SHARE, _MOVES_SHARE = 0.5, 0.65
 _SIGHT_POWER = 0.25  # of the share of frames that see a place: 0.1 dB better than 0 and, on one of two clips, than 0.5
 

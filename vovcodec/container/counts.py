@@ -19,13 +19,14 @@ from vovcodec.container.codes import Bits, Groups, get_rice, put_rice
 from vovcodec.container.errors import FETCH_AGAIN, FieldOutOfRange, NonCanonical
 from vovcodec.container.fields import Values, When
 
-__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "SCENE_INJECTIONS", "CountsField", "Phases", "count_of_index",
-           "counts_bits", "index_of_count", "largest_index", "usual_step", "with_implied_last"]  # fmt: skip
+__all__ = ["ATOMS_MAX", "INJECTIONS_MAX", "K_MAX", "N_WHOLE", "SCENE_INJECTIONS", "CountsField", "Phases",
+           "count_of_index", "counts_bits", "index_of_count", "largest_index", "usual_step",
+           "with_implied_last"]  # fmt: skip
 
 ATOMS_MAX = 500_000  # of all injections of a segment together
 INJECTIONS_MAX = 1000
 K_MAX = 71  # M_71 = 458,752 is the largest grid value a segment can have
-_N_WHOLE, _WHOLE_BITS = 2, 6  # the first indices of a phase stand for themselves
+N_WHOLE, _WHOLE_BITS = 2, 6  # the first indices of a phase stand for themselves
 _RUN_BITS, _OTHER_BITS = 2, 2  # parameters of the Rice codes of runs and of unusual steps
 _SMALL_RATIO_Q = 36  # ratios below 1.5625 raise a count by a quarter of an octave, others by half of one
 
@@ -54,7 +55,7 @@ def index_of_count(count: int) -> int:
 
 def largest_index(position: int) -> int:
     """The largest index that injection `position` of a phase may have."""
-    return _WHOLE.high if position < _N_WHOLE else K_MAX
+    return _WHOLE.high if position < N_WHOLE else K_MAX
 
 
 def usual_step(snr_ratio_q: int | None) -> int:
@@ -65,19 +66,19 @@ def usual_step(snr_ratio_q: int | None) -> int:
 
 @dataclass(frozen=True)
 class Phases:
-    """The first `n_scene` injections make a picture of the scene, and usually grow by `scene_step`; the others by
-    `step`."""
+    """The first `n_scene` injections make a picture of the scene, in steps of `scene_ratio_q`; the others follow in
+    steps of `snr_ratio_q` (None: schedule shift)."""
 
     n_scene: int = 0
-    scene_step: int = 1
-    step: int = 2
+    scene_ratio_q: int | None = None
+    snr_ratio_q: int | None = None
 
     def split(self, n: int) -> Iterator[tuple[int, int, int]]:
         """(begin, end, usual step) of each phase of `n` injections."""
         if self.n_scene:
-            yield 0, min(n, self.n_scene), self.scene_step
+            yield 0, min(n, self.n_scene), usual_step(self.scene_ratio_q)
         if n > self.n_scene:
-            yield self.n_scene, n, self.step
+            yield self.n_scene, n, usual_step(self.snr_ratio_q)
 
 
 def counts_bits(counts: Sequence[int], codebook: str, phases: Phases) -> int:
@@ -113,10 +114,10 @@ def _put(out: BitWriter | BitCounter, indices: list[int], phases: Phases) -> Non
 
 
 def _put_phase(out: BitWriter | BitCounter, indices: list[int], usual: int) -> None:
-    for k in indices[:_N_WHOLE]:
+    for k in indices[:N_WHOLE]:
         _WHOLE.put(out, k)
     run = 0
-    for previous, k in zip(indices[_N_WHOLE - 1 :], indices[_N_WHOLE:], strict=False):
+    for previous, k in zip(indices[N_WHOLE - 1 :], indices[N_WHOLE:], strict=False):
         if k - previous == usual:
             run += 1
             continue
@@ -140,7 +141,7 @@ def _put_unusual(out: BitWriter | BitCounter, more: int) -> None:
 
 def _get_phase(bits: BitReader, n: int, usual: int, name: str) -> list[int]:
     """The indices of a phase of which `n` are stored."""
-    indices = [_WHOLE.get(bits) for _ in range(min(n, _N_WHOLE))]
+    indices = [_WHOLE.get(bits) for _ in range(min(n, N_WHOLE))]
     while len(indices) < n:
         run = get_rice(bits, _RUN_BITS, n - len(indices))
         more = [usual] * run
@@ -257,8 +258,8 @@ _BOUNDS = f"{_NUMBER.expected} integers 0..{ATOMS_MAX:,}, together at most {ATOM
 
 
 def _phases(values: Values) -> Phases:
-    n_scene, scene_ratio_q = values["atoms.scene_injections"], values["atoms.scene_ratio_q"]
-    return Phases(n_scene, usual_step(scene_ratio_q), usual_step(values["header"].sampler.snr_ratio_q))
+    sampler = values["header"].sampler
+    return Phases(values["atoms.scene_injections"], values["atoms.scene_ratio_q"], sampler.snr_ratio_q)
 
 
 def _check_total(total: Any, name: str, section: str) -> None:

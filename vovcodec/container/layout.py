@@ -23,6 +23,15 @@ from vovcodec.container.codes import (
 from vovcodec.container.counts import INJECTIONS_MAX, SCENE_INJECTIONS, CountsField
 from vovcodec.container.fields import Field, Rule, TableField, Values, When
 from vovcodec.container.model import CodedAtoms, StreamHeader
+from vovcodec.container.registered import (
+    BACKBONES,
+    COLOURS,
+    FRAME_RATES,
+    POCKET_FINGERPRINT,
+    SOURCE_SIZES,
+    default_fingerprint,
+    usual_coded_size,
+)
 
 MAGIC = b"\x89VOV"
 VERSION = (0, 11)  # each at most 15
@@ -30,8 +39,6 @@ TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trell
 SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
 SCENE_RATIO_Q = 24  # the same for a still and for the picture of a scene: 1.375
 CAMERA_STEP_Q = 2  # unless a file says otherwise: quarters of a pixel
-POCKET_FINGERPRINT = bytes.fromhex("9006877a")  # of the embedded model's weights: with others, a new minor version
-POCKET_SHORT_SIDE, POCKET_MULTIPLE = 128, 16  # of its usual coded size [px]
 PREFIX_SIZE = len(MAGIC) + 1
 CRC_SIZE = 4
 SHORT_CRC_SIZE = 2  # of the types in SHORT_CRC
@@ -66,21 +73,6 @@ MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
 SEGMENT_FRAMES_MAX = 65_533
 
-SOURCE_SIZES = (
-    (1920, 1080), (1080, 1920), (1280, 720), (720, 1280), (3840, 2160), (2160, 3840), (2560, 1440), (4096, 2160),
-    (960, 540), (854, 480), (852, 480), (848, 480), (832, 480), (480, 832), (640, 360), (360, 640), (426, 240),
-    (416, 240), (1440, 1080), (1024, 768), (640, 480), (320, 240), (720, 480), (720, 576), (352, 288), (176, 144),
-    (768, 512), (512, 768), (1024, 1024), (512, 512), (256, 256),
-)  # fmt: skip
-FRAME_RATES = (
-    (0, 1), (24000, 1001), (24, 1), (25, 1), (30000, 1001), (30, 1), (50, 1), (60000, 1001), (60, 1),
-    (10, 1), (12, 1), (15, 1), (16, 1), (20, 1), (120, 1),
-)  # fmt: skip
-# matrix, primaries, transfer, range: untagged; BT.709 video; untagged video range; BT.601 with 625 and 525 lines;
-# JPEG as FFmpeg reports it; sRGB.
-COLOURS = ((2, 2, 2, 0), (1, 1, 1, 1), (2, 2, 2, 1), (5, 5, 6, 1), (6, 6, 6, 1), (5, 2, 2, 2), (0, 1, 13, 2))
-BACKBONES = ("pocket", "wan2.1-1.3b", "wan2.1-14b", "qwen-image")
-
 _SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
 _MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
 _ADAPTED = When("has_adaptation", lambda v: v["has_adaptation"])
@@ -108,26 +100,6 @@ def _default_segment_frames(values: Values) -> int | None:
     return padded_frames(values["n_frames"]) if values["n_segments"] == 1 else None
 
 
-def _default_fingerprint(values: Values) -> bytes | None:
-    """The weights that come with the package. Of other models: no default."""
-    return POCKET_FINGERPRINT if values["backbone_id"] == "pocket" else None
-
-
-def usual_coded_size(values: Values) -> tuple[int, int]:
-    """FORMAT.md, 4.1: the embedded model's usual size for the source, other models' is the source's own [px].
-
-    The long side is the multiple of `POCKET_MULTIPLE` with the least change of aspect, in integers.
-    """
-    width, height = int(values["source_width"]), int(values["source_height"])  # numpy integers overflow
-    short, long = sorted((width, height))
-    if values["backbone_id"] != "pocket" or short < POCKET_SHORT_SIDE:
-        return width, height
-    below = POCKET_SHORT_SIDE * long // (short * POCKET_MULTIPLE) * POCKET_MULTIPLE
-    above = below + POCKET_MULTIPLE
-    usual = below if (POCKET_SHORT_SIDE * long) ** 2 < below * above * short**2 else above
-    return (usual, POCKET_SHORT_SIDE) if width >= height else (POCKET_SHORT_SIDE, usual)
-
-
 _ADAPTATION_FIELDS = (
     Field("adaptation.projection_id", Choice(6, {1: "balanced-philox", 2: "offset-philox"}),
           "how θ is spread over the factors",
@@ -145,7 +117,7 @@ _ADAPTATION_FIELDS = (
 HEADER_FIELDS = (
     Field("backbone_id", NameOrText(3, BACKBONES, Text(5, 1, 32)), "the public base model"),
     Field("backbone_revision", Text(6, 1, 64), "its revision, for the person who has to find it", default=""),
-    Field("fingerprint", Raw(4), "of the base model's weights", default=_default_fingerprint,
+    Field("fingerprint", Raw(4), "of the base model's weights", default=default_fingerprint,
           default_text=f"{POCKET_FINGERPRINT.hex()} if backbone_id is pocket (otherwise there is no default: flag 1)"),
     Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
           "numeric precision of the base model at the encoder", default="float32"),

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from vovcodec.container.counts import (
     ATOMS_MAX,
+    N_WHOLE,
     Phases,
     count_of_index,
     counts_bits,
@@ -48,7 +49,9 @@ __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
 
 MAX_INJECTIONS = 200
 _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
-_FEWEST, _MOST = 0.9, 1.3  # of the count that a step needs: as good as that, where a file says it in fewer bits
+# Of the count that a step needs: as good as that, where a file says it in fewer bits. And how far whole numbers may be
+# off, which is what matters where they are small.
+_FEWEST, _MOST, _ROUNDED = 0.9, 1.3, 0.6
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,11 @@ class SteeringPlan:
 
     def counts_bits(self, counts: Sequence[int]) -> int:
         """What a file spends on counts, those `before` included [bits]."""
-        usual = usual_step(self.snr_ratio_q)
-        n_scene, scene_step = (
-            (len(counts), usual) if self.is_scene else (len(self.before), usual_step(self.before_ratio_q))
-        )
-        return counts_bits(counts, self.codebook, Phases(n_scene, scene_step, usual))
+        if self.is_scene:
+            phases = Phases(len(counts), self.snr_ratio_q)
+        else:
+            phases = Phases(len(self.before), self.before_ratio_q, self.snr_ratio_q)
+        return counts_bits(counts, self.codebook, phases)
 
     def n_entries(self, shape: tuple[int, ...]) -> int:
         """N: latent values the atoms act on, for latents of `shape` [1, C, T, h, w]."""
@@ -271,10 +274,12 @@ def _storable(wanted: int, counts: Sequence[int], usual: int, most: int) -> int:
     """A count near `wanted` and at most `most` that a file can store after `counts`: the usual step where that is near
     enough, or nearly the usual one, else the nearest."""
     highest = min(largest_index(len(counts)), index_of_count(most))
-    if len(counts) >= 2:
+    if len(counts) >= N_WHOLE:
         previous = index_of_count(counts[-1])
         for k in (previous + usual, previous + usual - 1, previous + usual + 1):
-            if 0 <= k <= highest and _FEWEST * wanted - 0.6 <= count_of_index(k) <= _MOST * wanted + 0.6:
+            if not 0 <= k <= highest:
+                continue
+            if _FEWEST * wanted - _ROUNDED <= count_of_index(k) <= _MOST * wanted + _ROUNDED:
                 return count_of_index(k)
     below = min(highest, index_of_count(wanted))
     low, high = count_of_index(below), count_of_index(min(highest, below + 1))

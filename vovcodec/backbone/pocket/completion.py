@@ -20,13 +20,14 @@ __all__ = [
     "residual_levels",
     "restoring_gain",
     "shrunk",
-    "with_what_is_left",
+    "with_filtered_residual",
 ]
 
 _TIME_FEATURES = 32
 _EPSILON = 1e-4
-LITTLE_NOISE = 0.02  # up to this time `with_what_is_left` is worth its while
-_WINDOW, _CERTAIN = 9, 1.3
+LITTLE_NOISE = 0.02  # up to this time `with_filtered_residual` is worth its while
+_WINDOW = 9  # pixels
+_CERTAIN = 1.3  # times σ²: 3.3 standard deviations above what noise alone has in 9×9 pixels of three colours
 
 
 def noise_level(t: Tensor) -> Tensor:
@@ -34,14 +35,17 @@ def noise_level(t: Tensor) -> Tensor:
     return t / (1 - t).clamp_min(1e-4)
 
 
-def with_what_is_left(clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """x̂₀ + g·r, r = x_t/(1 − t) − x̂₀: where there is hardly any noise, what an estimate takes for noise but is none.
+def with_filtered_residual(clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """x̂₀ + g·r, r = x_t/(1 − t) − x̂₀: takes back what an estimate took for noise.
 
-    What a good estimate leaves has less power than the noise. Where it has more, m > σ², the rest is picture that the
-    network does not know, and a Wiener filter keeps g = 1 − 1.3·σ²/m of it, at least 0. m is the mean square of r over
-    9×9 pixels and three colours; of noise alone it stays below 1.3·σ².
+    What the best estimate leaves has less power than the noise, E r² = σ² − E(x̂₀ − x₀)². Where it has more, the rest is
+    picture that the network does not know, and a Wiener filter (Lee 1980, with local variances) keeps
 
-    clean, x_t: [N, 3, H, W]; t: times in (0, 1), broadcastable to them.
+        g = max(0, 1 − 1.3·σ²/m)
+
+    of it, m being the mean square of r over 9×9 pixels and three colours.
+
+    clean, x_t: [N, 3, H, W], H and W at least 5; t: times in (0, 1), broadcastable to them.
     """
     left = x_t / (1 - t) - clean
     half = _WINDOW // 2

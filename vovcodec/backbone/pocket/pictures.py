@@ -37,7 +37,7 @@ from vovcodec.backbone.pocket.completion import (
     residual_levels,
     restoring_gain,
     shrunk,
-    with_what_is_left,
+    with_filtered_residual,
 )
 
 __all__ = ["CHANNELS", "PictureNetwork"]
@@ -130,9 +130,9 @@ class PictureNetwork(ModelMixin, ConfigMixin):
         return weight, _GAIN**2 * weight
 
     def completed(self, clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """x̂₀ with what the network left of x_t (completion.with_what_is_left), all [B, 192, 1, h, w]; times [B]."""
+        """x̂₀ with the residual that it leaves, filtered (completion.py); all [B, 192, 1, h, w], times [B]."""
         planes = (F.pixel_shuffle(x[:, :, 0].float(), BLOCK_PX) for x in (clean, x_t))
-        found = with_what_is_left(*planes, t.float().clamp_min(1e-4).view(-1, 1, 1, 1))
+        found = with_filtered_residual(*planes, t.float().clamp_min(1e-4).view(-1, 1, 1, 1))
         return F.pixel_unshuffle(found, BLOCK_PX)[:, :, None]
 
     def forward(self, x_t: Tensor, prior: Tensor, t: Tensor) -> Tensor:
