@@ -1,6 +1,6 @@
 """Synthetic `.vov` contents for the container tests, and the script that writes the golden files of this version.
 
-python tests/container_samples.py    # writes tests/golden/v0.11-*.vov; only ever done once per format version
+python tests/container_samples.py    # writes tests/golden/v0.12-*.vov; only ever done once per format version
 """
 
 from __future__ import annotations
@@ -162,4 +162,4 @@ SAMPLES = {
 
 if __name__ == "__main__":
     for name, make in SAMPLES.items():
-        (GOLDEN / f"v0.11-{name}.vov").write_bytes(serialize(make()))
+        (GOLDEN / f"v0.12-{name}.vov").write_bytes(serialize(make()))

@@ -18,7 +18,7 @@ RESULTS = Path(drift.__file__).parent / "results"
 
 @pytest.mark.slow  # five decodes of the shipped model
 def test_a_file_compared_with_itself_and_with_other_noise():
-    stream = read_vov(GOLDEN / "v0.11-pocket.vov")
+    stream = read_vov(GOLDEN / "v0.12-pocket.vov")
     same = drift.Setting("cpu", "float32", 1)
     rows = drift.compare("cup", stream, [same, same, drift.Setting("cpu", "float32", 1, control=True)], force=True)
     n_steps = stream.header.sampler.steps_of(stream.segments[0])

@@ -753,6 +753,10 @@ class SecondScene:
         e = self.backbone._clips.decode(y - x0)[0].transpose(0, 1).double().numpy()
         return x0 + self._encoded(self.camera.still_part(e))
 
+    @torch.no_grad()
+    def along_motion(self, x0: torch.Tensor, t: float) -> torch.Tensor:
+        return self.backbone._clips.along_motion(x0, t)
+
 
 @KINDS
 def test_a_decoder_does_what_the_format_says(home, tmp_path, monkeypatch, kind):

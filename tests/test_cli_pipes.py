@@ -13,7 +13,7 @@ from event_clips import flash_and_click, write_event_clip
 from vovcodec.container import read_vov
 
 VOV = [sys.executable, "-m", "vovcodec"]
-GOLDEN = Path(__file__).parent / "golden" / "v0.11-pocket.vov"
+GOLDEN = Path(__file__).parent / "golden" / "v0.12-pocket.vov"
 
 
 def pipeline(data: bytes, *commands: list[str]) -> tuple[bytes, list[int], str]:

@@ -102,7 +102,7 @@ def test_nobody_is_asked_without_a_terminal(monkeypatch):
     ],
 )
 def test_every_count_can_be_limited(limit, file, tmp_path, capsys):
-    path = GOLDEN / f"v0.11-{file}.vov"
+    path = GOLDEN / f"v0.12-{file}.vov"
     assert run(["info", str(path), "--limit", limit]) == 4
     assert run(["decode", str(path), "-o", str(tmp_path / "out.mp4"), "--limit", limit]) == 4
     assert run(["scale", str(path), "-o", str(tmp_path / "out.vov"), "--bytes", "999", "--limit", limit]) == 4
@@ -128,18 +128,18 @@ def test_without_flags_the_formats_own_bounds_hold():
 
 @pytest.mark.parametrize("text", ["frames", "frames=", "frames=-1", "pixels=3", "hours=nan", "=5"])
 def test_a_limit_that_is_none_is_a_usage_error(text):
-    assert run(["info", str(GOLDEN / "v0.11-vector.vov"), "--limit", text]) == 2
+    assert run(["info", str(GOLDEN / "v0.12-vector.vov"), "--limit", text]) == 2
 
 
 def test_info_says_what_decoding_takes(capsys):
-    path = GOLDEN / "v0.11-pocket.vov"
+    path = GOLDEN / "v0.12-pocket.vov"
     assert run(["info", str(path)]) == 0
     out, stream = capsys.readouterr().out, read_vov(path)
     n_evaluations = 2 * stream.header.sampler.steps_of(stream.segments[0]) + 2  # four in the last step
     for words in (f"network evaluations  {n_evaluations}", "peak memory", "TFLOP", "time on this CPU"):
         assert words in out
     # Of an unknown model only the evaluations are known.
-    assert run(["info", str(GOLDEN / "v0.11-segments.vov")]) == 0
+    assert run(["info", str(GOLDEN / "v0.12-segments.vov")]) == 0
     out = capsys.readouterr().out
     assert "network evaluations  15" in out and "TFLOP" not in out
 

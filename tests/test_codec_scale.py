@@ -350,7 +350,7 @@ def test_the_container_counts_positions_as_steering_does():
 
 
 def test_the_preset_is_found_by_its_digest():
-    header = read_vov(Path(__file__).parent / "golden" / "v0.11-steering.vov").header
+    header = read_vov(Path(__file__).parent / "golden" / "v0.12-steering.vov").header
     medium = resolve(load_preset("pocket"), {}, "medium")
     found = preset_of_header(dataclasses.replace(header, preset_digest=preset_digest(medium)))
     assert found.steering == medium.steering and found.name == "pocket"

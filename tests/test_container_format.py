@@ -76,13 +76,13 @@ def test_format_text_lists_the_caption_dictionary() -> None:
 
 
 def test_format_text_has_the_worked_example() -> None:
-    data = (samples.GOLDEN / "v0.11-steering.vov").read_bytes()
+    data = (samples.GOLDEN / "v0.12-steering.vov").read_bytes()
     assert worked_example(data) in FORMAT
 
 
 @pytest.mark.parametrize("name", samples.SAMPLES)
 def test_golden_files_of_this_version_read_as_what_was_written(name: str) -> None:
-    path = samples.GOLDEN / f"v0.11-{name}.vov"
+    path = samples.GOLDEN / f"v0.12-{name}.vov"
     content = read_vov(path)
     assert content == samples.SAMPLES[name]()
     assert content.version == lay.VERSION

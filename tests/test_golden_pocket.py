@@ -1,8 +1,8 @@
 """Real files made with the shipped weights: they must decode, here and in every later version.
 
-`v0.11-pocket.vov` was made with: vov encode coffee.png -o v0.11-pocket.vov --effort fast --bytes 300 --caption "a cup
-of coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.11-edited.vov` from it with: vov edit
-v0.11-pocket.vov --merge v0.11-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
+`v0.12-pocket.vov` was made with: vov encode coffee.png -o v0.12-pocket.vov --effort fast --bytes 300 --caption "a cup
+of coffee", from scikit-image's `coffee.png` (CC0) scaled to 96x64; `v0.12-edited.vov` from it with: vov edit
+v0.12-pocket.vov --merge v0.12-pocket.vov:-0.25 --strength 1.5 --caption "a bowl of soup" --keep-structure 0.5
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from vovcodec.codec.plans import plan_of_segment
 from vovcodec.codec.regenerate import theta_of
 from vovcodec.container import read_vov
 
-GOLDEN = Path(__file__).parent / "golden" / "v0.11-pocket.vov"
-EDITED = GOLDEN.with_name("v0.11-edited.vov")
+GOLDEN = Path(__file__).parent / "golden" / "v0.12-pocket.vov"
+EDITED = GOLDEN.with_name("v0.12-edited.vov")
 SHAPE = (1, 192, 1, 8, 12)
 
 

@@ -1164,9 +1164,13 @@ def impose(clean, standing):
     return clean + (standing - clean).mean(dim=2, keepdim=True)
 
 
+def as_it_is(clean, t):
+    return clean
+
+
 def test_the_network_is_not_asked_where_nothing_is_known():
     inner, standing = Recorder(), toys.picture(toys.SHAPE)[:, :, :1].expand(toys.SHAPE)
-    velocity, x_t = SceneVelocity(inner, standing, impose), initial_noise(0, 0, toys.SHAPE)
+    velocity, x_t = SceneVelocity(inner, standing, impose, as_it_is), initial_noise(0, 0, toys.SHAPE)
     for is_last in (False, True):
         assert torch.allclose(estimate(velocity, x_t, 1.0, is_last=is_last), standing, atol=1e-5)
     assert not inner.asked
@@ -1176,7 +1180,7 @@ def test_the_network_is_not_asked_where_nothing_is_known():
         assert torch.allclose(clean, impose(plain, standing), atol=1e-5)
         assert torch.allclose(clean.mean(dim=2), standing.mean(dim=2), atol=1e-5)
     assert [name for name, _ in inner.asked] == ["plain", "plain", "last", "last"]
-    without = SceneVelocity(toys.gaussian(toys.SHAPE), standing, impose)
+    without = SceneVelocity(toys.gaussian(toys.SHAPE), standing, impose, as_it_is)
     assert torch.equal(without.last(x_t, 0.5), without(x_t, 0.5)), "a velocity need not know better"
 
 

@@ -32,6 +32,10 @@ class Scene(Protocol):
         """Latents of a clip, with what a picture can show of it taken from `standing`. Linear in both."""
         ...
 
+    def along_motion(self, clean: Tensor, t: float) -> Tensor:
+        """x̂₀ of a clip at time t, [1, C, T, h, w], with fewer errors for what the model knows of motion."""
+        ...
+
     def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:
         """Latents of a still → the first `n_frames` frames of the clip that shows it, uint8 [F, H, W, 3]."""
         ...

@@ -279,7 +279,7 @@ def regenerate_latents(
             n_clip = None if n_steps is None else n_steps - n_scene
             if has_clip and (n_clip is None or n_clip > 1):
                 standing = scene.standing(clean, n_coded_frames)
-                velocity = SceneVelocity(velocity, standing, scene.impose)
+                velocity = SceneVelocity(velocity, standing, scene.impose, scene.along_motion)
                 clean = follow(velocity, moves, plan, segment.index, shape, device, on_step=watch_clip, n_steps=n_clip)
         elif isinstance(plan, SteeringPlan):
             clean = follow(velocity, atoms, plan, segment.index, shape, device, on_step=watch, n_steps=n_steps)

@@ -135,7 +135,7 @@ def inject_scene(
     standing = view.scene.standing(picture, len(frames))
     start_q = scene_start(view.scene.impose(target, torch.zeros_like(target)))
     clip_plan, moves, latents = steer(
-        SceneVelocity(velocity, standing, view.scene.impose),
+        SceneVelocity(velocity, standing, view.scene.impose, view.scene.along_motion),
         target,
         replace(plan, snr_start_q=start_q, before=scene_plan.counts, before_ratio_q=scene_plan.snr_ratio_q),
         index,

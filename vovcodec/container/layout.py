@@ -34,7 +34,7 @@ from vovcodec.container.registered import (
 )
 
 MAGIC = b"\x89VOV"
-VERSION = (0, 11)  # each at most 15
+VERSION = (0, 12)  # each at most 15
 TRELLIS_MEMORY = 12  # unless a file says otherwise, and where there is no trellis
 SNR_START_Q, SNR_RATIO_Q = 60, 48  # unless a file says otherwise: from 1/181 on, in ratios of 1.75
 SCENE_RATIO_Q = 24  # the same for a still and for the picture of a scene: 1.375

@@ -39,10 +39,17 @@ class SceneVelocity:
     """The velocity of a clip whose standing part is known (see the module's docstring); a `sampler.Velocity`.
 
     velocity: the (adapted) model. standing: s, [1, C, T, h, w]. impose: (x̂₀, s) → x̂₀ with the standing part of s.
+    along_motion: (x̂₀, t) → x̂₀ averaged along its motion, which is found better once the scene is in it.
     """
 
-    def __init__(self, velocity: Velocity, standing: Tensor, impose: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._velocity, self._standing, self._impose = velocity, standing, impose
+    def __init__(
+        self,
+        velocity: Velocity,
+        standing: Tensor,
+        impose: Callable[[Tensor, Tensor], Tensor],
+        along_motion: Callable[[Tensor, float], Tensor],
+    ) -> None:
+        self._velocity, self._standing, self._impose, self._along_motion = velocity, standing, impose, along_motion
 
     def __call__(self, x_t: Tensor, t: float) -> Tensor:
         return self._with_scene(self._velocity, x_t, t)
@@ -53,4 +60,5 @@ class SceneVelocity:
     def _with_scene(self, velocity: Velocity, x_t: Tensor, t: float) -> Tensor:
         if t == 1.0:
             return x_t - self._standing
-        return (x_t - self._impose(x_t - t * velocity(x_t, t), self._standing)) / t
+        clean = self._impose(x_t - t * velocity(x_t, t), self._standing)
+        return (x_t - self._impose(self._along_motion(clean, t), self._standing)) / t

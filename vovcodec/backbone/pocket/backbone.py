@@ -130,16 +130,20 @@ class PocketBackbone:
     def _velocity(
         self, x_t: Tensor, t: float | Tensor, condition: Tensor, phases: Phases, *, most_noise: float | None
     ) -> Tensor:
-        """`most_noise`: up to which time clips.py's network completes clips; None: never."""
+        """`most_noise`: up to which time clips.py's network completes clips; None: never, nor are they averaged along
+        their motion."""
         times = torch.as_tensor(t, dtype=torch.float32, device=self.device).reshape(-1).expand(len(x_t))
         is_clip = x_t.shape[2] > 1
         network = self._clips if is_clip else self._pictures
         blocks = network.to_blocks(x_t, times, self.vae)
         clean = network.from_blocks(self._block_estimate(blocks, times, condition, phases), self.vae)
-        if not is_clip or (most_noise is not None and float(times.max()) <= most_noise):
+        largest_t = float(times.max())
+        if not is_clip or (most_noise is not None and largest_t <= most_noise):
             with self._autocast():
                 clean = network(x_t, clean, times)
-        if not is_clip and float(times.max()) <= LITTLE_NOISE:
+        if is_clip and most_noise is not None:
+            clean = network.along_motion(clean, largest_t)
+        if not is_clip and largest_t <= LITTLE_NOISE:
             clean = network.completed(clean, x_t, times)
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)
 

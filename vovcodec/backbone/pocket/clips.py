@@ -45,6 +45,7 @@ from vovcodec.backbone.pocket.completion import (
     restoring_gain,
     shrunk,
 )
+from vovcodec.backbone.pocket.motion import mean_along_motion
 
 __all__ = ["CLIP_CHANNELS", "MOST_NOISE", "MOST_NOISE_LAST", "ClipNetwork"]
 
@@ -52,6 +53,7 @@ _LUMA = BLOCK_PX * BLOCK_PX
 CLIP_CHANNELS = _LUMA + 2 * _LUMA // 4
 MOST_NOISE = 0.5  # where N costs more than it gives, but for the estimate that is the picture
 MOST_NOISE_LAST = 0.6
+MOST_NOISE_MOVING = 0.6  # where motion is still found in the estimate
 _GAIN, _FIRST_FRAME = 0.25, 2.0  # as the block transform scales coefficients and its first frame
 _LEAST_VARIANCE = 0.1  # of κ: W is never below 0.3, or noise of high frequencies would leak into the blocks
 _LEAK = 0.6
@@ -205,13 +207,29 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         along = along / along.norm()
         return clean + along * ((standing - clean) * along).sum(dim=2, keepdim=True)
 
+    def _filtered(self, planes: Planes, gains: Planes, *, upscale: bool = False) -> Planes:
+        """Multiplies DCT-II coefficients of luma and chroma by `gains`; upscale: chroma becomes as large as luma."""
+        luma, chroma = planes
+        size, half = luma.shape[-2:], chroma.shape[-2:]
+        luma = _from_spectrum(_spectrum(luma, *size) * gains[0], *size)
+        return luma, _from_spectrum(_spectrum(chroma, *half) * gains[1], *(size if upscale else half))
+
+    def along_motion(self, clean: Tensor, t: float) -> Tensor:
+        """x̂₀ [B, 96, F, h, w] averaged along its own motion (motion.py), at times up to `MOST_NOISE_MOVING`."""
+        if t > MOST_NOISE_MOVING:
+            return clean
+        gain, damping = self._frame_gain(clean.shape[2]), self.damping(*self._size(clean))
+        planes = tuple(x / gain for x in _unpack(clean.float()))
+        planes = self._filtered(planes, tuple(1 / w for w in damping))
+        found = [mean_along_motion(*(x.transpose(0, 1) for x in each), t) for each in zip(*planes, strict=True)]
+        moved = tuple(torch.stack(x).transpose(1, 2) for x in zip(*found, strict=True))
+        moved = self._filtered(moved, damping)
+        return _pack(tuple(x * gain for x in moved))
+
     def _undone(self, latents: Tensor, gains: Planes) -> Tensor:
         """Frames [B, 3, F, H, W] from latents, `gains` in place of 1/W; not clamped."""
-        luma, chroma = _unpack(latents.float())
         gain = self._frame_gain(latents.shape[2])
-        size, half = luma.shape[-2:], chroma.shape[-2:]
-        luma = _from_spectrum(_spectrum(luma / gain, *size) * gains[0], *size)
-        chroma = _from_spectrum(_spectrum(chroma / gain, *half) * gains[1], *size)
+        luma, chroma = self._filtered(tuple(x / gain for x in _unpack(latents.float())), gains, upscale=True)
         return torch.einsum("ij,bithw->bjthw", self.colours.float(), torch.cat([luma, chroma], dim=1))
 
     def _size(self, latents: Tensor) -> tuple[int, int, int]:

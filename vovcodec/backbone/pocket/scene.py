@@ -39,6 +39,11 @@ class PocketScene:
         return self._clips.impose(clean, standing)
 
     @torch.no_grad()
+    def along_motion(self, clean: Tensor, t: float) -> Tensor:
+        """See `protocol.Scene.along_motion`."""
+        return self._clips.along_motion(clean, t)
+
+    @torch.no_grad()
     def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:
         """See `protocol.Scene.shown`."""
         return np.repeat(_as_frames(self._picture(latents)), n_frames, axis=0)
