@@ -152,7 +152,7 @@ def test_the_sampler_takes_the_mean_over_the_token_phases(backbone):
         assert torch.equal(shown[0], expected), "of a clip the last step alone"
     between = noise(1, 96, 5, 4, 6)
     both = (TOKEN_PHASES[0], TOKEN_PHASES[3])
-    for last, phases, completed in ((False, TOKEN_PHASES[:1], None), (True, both, 1.0)):
+    for last, phases, completed in ((False, TOKEN_PHASES[:1], 0.5), (True, both, 1.0)):
         expected = backbone._velocity(between, 0.55, condition, phases, most_noise=completed)
         assert torch.equal(backbone.sampler_velocity(between, 0.55, condition, last=last), expected)
     assert evaluations_of_steps("pocket", 10, True) == 11 and evaluations_of_steps("pocket", 10, False) == 22

@@ -284,7 +284,10 @@ def as_the_format_says(stream: VovFile, backbone: PocketBackbone) -> torch.Tenso
     def resting(x, t, is_last):
         if t == 1:
             return y
-        clean = plain(x, t, is_last)
+        clean = with_standing_part(plain(x, t, is_last))
+        return with_standing_part(backbone._clips.along_motion(clean, t)) if t <= 0.6 else clean
+
+    def with_standing_part(clean):
         missing = sum(d[g] * (y[:, :, g] - clean[:, :, g]) for g in range(n))
         return torch.stack([clean[:, :, f] + d[f] * missing for f in range(n)], dim=2)
 
