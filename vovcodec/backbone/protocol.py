@@ -33,7 +33,8 @@ class Scene(Protocol):
         ...
 
     def along_motion(self, clean: Tensor, t: float) -> Tensor:
-        """x̂₀ of a clip at time t, [1, C, T, h, w], with fewer errors for what the model knows of motion."""
+        """x̂₀ of a clip at time t, [1, C, T, h, w], with fewer errors for what the model makes of its motion; `clean`
+        itself where that is nothing."""
         ...
 
     def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:

@@ -39,7 +39,8 @@ class SceneVelocity:
     """The velocity of a clip whose standing part is known (see the module's docstring); a `sampler.Velocity`.
 
     velocity: the (adapted) model. standing: s, [1, C, T, h, w]. impose: (x̂₀, s) → x̂₀ with the standing part of s.
-    along_motion: (x̂₀, t) → x̂₀ averaged along its motion, which is found better once the scene is in it.
+    along_motion: (x̂₀, t) → x̂₀ averaged along its motion, which is found better once the scene is in it; x̂₀ itself where
+    the model does not do so.
     """
 
     def __init__(
@@ -61,4 +62,7 @@ class SceneVelocity:
         if t == 1.0:
             return x_t - self._standing
         clean = self._impose(x_t - t * velocity(x_t, t), self._standing)
-        return (x_t - self._impose(self._along_motion(clean, t), self._standing)) / t
+        averaged = self._along_motion(clean, t)
+        if averaged is not clean:  # where a camera moves, imposing twice is not quite the same as once
+            clean = self._impose(averaged, self._standing)
+        return (x_t - clean) / t

@@ -137,12 +137,12 @@ class PocketBackbone:
         network = self._clips if is_clip else self._pictures
         blocks = network.to_blocks(x_t, times, self.vae)
         clean = network.from_blocks(self._block_estimate(blocks, times, condition, phases), self.vae)
-        largest_t = float(times.max())
+        largest_t = t if isinstance(t, float) else float(times.max())
         if not is_clip or (most_noise is not None and largest_t <= most_noise):
             with self._autocast():
                 clean = network(x_t, clean, times)
         if is_clip and most_noise is not None:
-            clean = network.along_motion(clean, largest_t)
+            clean = network.along_motion(clean, largest_t, x_t)
         if not is_clip and largest_t <= LITTLE_NOISE:
             clean = network.completed(clean, x_t, times)
         return (x_t - clean) / times.clamp_min(1e-4).view(-1, 1, 1, 1, 1)

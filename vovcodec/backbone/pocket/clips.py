@@ -214,17 +214,24 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         luma = _from_spectrum(_spectrum(luma, *size) * gains[0], *size)
         return luma, _from_spectrum(_spectrum(chroma, *half) * gains[1], *(size if upscale else half))
 
-    def along_motion(self, clean: Tensor, t: float) -> Tensor:
-        """x̂₀ [B, 96, F, h, w] averaged along its own motion (motion.py), at times up to `MOST_NOISE_MOVING`."""
+    def along_motion(self, clean: Tensor, t: float, x_t: Tensor | None = None) -> Tensor:
+        """x̂₀ [B, 96, F, h, w] averaged along its own motion, at times up to `MOST_NOISE_MOVING`; x_t: see motion.py."""
         if t > MOST_NOISE_MOVING:
             return clean
         gain, damping = self._frame_gain(clean.shape[2]), self.damping(*self._size(clean))
-        planes = tuple(x / gain for x in _unpack(clean.float()))
-        planes = self._filtered(planes, tuple(1 / w for w in damping))
-        found = [mean_along_motion(*(x.transpose(0, 1) for x in each), t) for each in zip(*planes, strict=True)]
-        moved = tuple(torch.stack(x).transpose(1, 2) for x in zip(*found, strict=True))
-        moved = self._filtered(moved, damping)
-        return _pack(tuple(x * gain for x in moved))
+
+        def planes(latents: Tensor) -> Planes:
+            return self._filtered(tuple(x / gain for x in _unpack(latents.float())), tuple(1 / w for w in damping))
+
+        def sample(of: Planes, i: int) -> Planes:
+            return of[0][i].transpose(0, 1), of[1][i].transpose(0, 1)
+
+        known, left = planes(clean), None if x_t is None else planes(x_t / (1 - t) - clean)
+        found = [
+            mean_along_motion(sample(known, i), t, None if left is None else sample(left, i)) for i in range(len(clean))
+        ]
+        luma, chroma = self._filtered(tuple(torch.stack(x).transpose(1, 2) for x in zip(*found, strict=True)), damping)
+        return _pack((luma * gain, chroma * gain))
 
     def _undone(self, latents: Tensor, gains: Planes) -> Tensor:
         """Frames [B, 3, F, H, W] from latents, `gains` in place of 1/W; not clamped."""

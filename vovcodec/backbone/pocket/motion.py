@@ -9,11 +9,13 @@ on every level of a pyramid (Lucas and Kanade 1981), with m = (A + B(p + u))/2 a
 
 and paths are chains of these. With v(t) the usual error of x̂₀'s luma, a frame counts by how much it looks the same:
 
-    x̂₀(p, f) ← Σ_d k_d·x̂₀(p + u_d, f + d) / Σ_d k_d,     k_d = exp(−2·e_d/v),     d = −4 … 4
+    x̂₀(p, f) ← Σ_d k_d·s(p + u_d, f + d) / Σ_d k_d,     k_d = exp(−2·e_d/v),     d = −4 … 4
+    s = x̂₀ + κ·⟨x_t/(1 − t) − x̂₀⟩₃,                     κ = min(1, 0.06·v/σ²),   σ = t/(1 − t)
 
-e_d: mean squared difference to frame f over 5×5 pixels of half the size around p. FORMAT.md, section 22. Other windows,
-reaches and weights are within a hundredth of a dB or two of these; cubic interpolation is 0.08 dB worse on clips that
-rest on a picture of their scene. Paths of the true motion would be worth three times as much.
+e_d: mean squared difference to frame f over 5×5 pixels of half the size around p. What x̂₀ leaves of x_t is noise for
+the most part, but less so in the mean of nine frames. FORMAT.md, section 22.3. Other windows, reaches and weights are
+within a hundredth of a dB or two of these; cubic interpolation is 0.08 dB worse on clips that rest on a picture of
+their scene. Paths of the true motion would be worth three times as much.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ _SCALES = (8, 4, 2)  # pixels; flows are wanted at the last one
 _REACH = 4  # frames before and after
 _WINDOW = 5
 _RIDGE, _TOLERANCE = 0.02, 0.5  # of v
+_TRUST = 0.06  # in what is left, of v/σ²
 _LONGEST_STEP = 2.0
 
 
@@ -36,32 +39,40 @@ def usual_error(t: float) -> float:
     return 0.12 * t**0.7
 
 
-def mean_along_motion(luma: Tensor, chroma: Tensor, t: float) -> tuple[Tensor, Tensor]:
+Planes = tuple[Tensor, Tensor]
+"""Luma [F, 1, H, W] and chroma [F, C, H/2, W/2] of a clip, H and W multiples of 8."""
+
+
+def mean_along_motion(planes: Planes, t: float, left: Planes | None = None) -> Planes:
     """x̂₀'s planes, averaged along its motion (see the module's docstring).
 
-    luma: [F, 1, H, W], chroma: [F, C, H/2, W/2], H and W multiples of 8; t: time in (0, 1]. Returns the same shapes.
+    t: time in (0, 1). left: planes of x_t/(1 − t) − x̂₀; None: s is x̂₀.
     """
-    error = usual_error(t)
-    after = _from_frames_after(luma, chroma, error)
-    before = (x.flip(0) for x in _from_frames_after(luma.flip(0), chroma.flip(0), error))
-    weights, lumas, chromas = (a + b for a, b in zip(after, before, strict=True))
-    return (luma + lumas) / (1 + _twice_as_large(weights)), (chroma + chromas) / (1 + weights)
+    error, shown = usual_error(t), planes
+    if left is not None:
+        trust = min(1.0, _TRUST * error * ((1 - t) / t) ** 2)
+        shown = tuple(x + trust * _mean(noise, 3) for x, noise in zip(planes, left, strict=True))
+    after = _from_frames_after(planes[0], shown, error)
+    before = _from_frames_after(planes[0].flip(0), tuple(x.flip(0) for x in shown), error)
+    weights, luma, chroma = (a + b.flip(0) for a, b in zip(after, before, strict=True))
+    return (shown[0] + luma) / (1 + _twice_as_large(weights)), (shown[1] + chroma) / (1 + weights)
 
 
-def _from_frames_after(luma: Tensor, chroma: Tensor, error: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Σ_d k_d, [F, 1, H/2, W/2], and Σ_d k_d·x̂₀ of luma and chroma over the frames after each, d = 1 … 4."""
-    weights, lumas, chromas = torch.zeros_like(chroma[:, :1]), torch.zeros_like(luma), torch.zeros_like(chroma)
+def _from_frames_after(luma: Tensor, shown: Planes, error: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ_d k_d, [F, 1, H/2, W/2], and Σ_d k_d·s of luma and chroma over the frames after each, d = 1 … 4."""
+    weights, lumas, chromas = torch.zeros_like(shown[1][:, :1]), torch.zeros_like(luma), torch.zeros_like(shown[1])
+    both = torch.cat([luma, shown[0]], dim=1)
     to_next = _flow(luma[:-1], luma[1:], _RIDGE * error)
     path = to_next
     for distance in range(1, min(_REACH, len(luma) - 1) + 1):
         if distance > 1:
             path = path[:-1] + _moved(to_next[distance - 1 :], path[:-1])
-        there = _moved(luma[distance:], 2 * _twice_as_large_smoothly(path))
+        there, shown_there = _moved(both[distance:], 2 * _twice_as_large_smoothly(path)).split(1, dim=1)
         unlike = F.avg_pool2d((there - luma[:-distance]).square(), 2)
         alike = torch.exp(-_mean(unlike) / (_TOLERANCE * error))
         weights[:-distance] += alike
-        lumas[:-distance] += _twice_as_large(alike) * there
-        chromas[:-distance] += alike * _moved(chroma[distance:], path)
+        lumas[:-distance] += _twice_as_large(alike) * shown_there
+        chromas[:-distance] += alike * _moved(shown[1][distance:], path)
     return weights, lumas, chromas
 
 
@@ -89,13 +100,13 @@ def _gradient(image: Tensor) -> tuple[Tensor, Tensor]:
     return (x[..., 1:-1, 2:] - x[..., 1:-1, :-2]) / 2, (x[..., 2:, 1:-1] - x[..., :-2, 1:-1]) / 2
 
 
-def _mean(images: Tensor) -> Tensor:
-    """Over 5×5 pixels, edges repeated."""
+def _mean(images: Tensor, window: int = _WINDOW) -> Tensor:
+    """Over 5×5 pixels, or so many, edges repeated."""
     height, width = images.shape[-2:]
-    x = F.pad(images, (_WINDOW // 2,) * 4, mode="replicate")
+    x = F.pad(images, (window // 2,) * 4, mode="replicate")
     # As sums of shifted images, which is three times as fast as a pooling of stride 1.
-    rows = sum(x[..., i : i + height, :] for i in range(_WINDOW))
-    return sum(rows[..., i : i + width] for i in range(_WINDOW)) / _WINDOW**2
+    rows = sum(x[..., i : i + height, :] for i in range(window))
+    return sum(rows[..., i : i + width] for i in range(window)) / window**2
 
 
 def _moved(images: Tensor, flow: Tensor) -> Tensor:
