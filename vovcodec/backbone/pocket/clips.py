@@ -223,12 +223,12 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         def planes(latents: Tensor) -> Planes:
             return self._filtered(tuple(x / gain for x in _unpack(latents.float())), tuple(1 / w for w in damping))
 
-        def sample(of: Planes, i: int) -> Planes:
-            return of[0][i].transpose(0, 1), of[1][i].transpose(0, 1)
+        def frames(of: Planes, sample: int) -> Planes:
+            return of[0][sample].transpose(0, 1), of[1][sample].transpose(0, 1)
 
         known, left = planes(clean), None if x_t is None else planes(x_t / (1 - t) - clean)
         found = [
-            mean_along_motion(sample(known, i), t, None if left is None else sample(left, i)) for i in range(len(clean))
+            mean_along_motion(frames(known, i), t, None if left is None else frames(left, i)) for i in range(len(clean))
         ]
         luma, chroma = self._filtered(tuple(torch.stack(x).transpose(1, 2) for x in zip(*found, strict=True)), damping)
         return _pack((luma * gain, chroma * gain))

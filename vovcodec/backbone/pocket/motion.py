@@ -33,14 +33,13 @@ _RIDGE, _TOLERANCE = 0.02, 0.5  # of v
 _TRUST = 0.06  # in what is left, of v/σ²
 _LONGEST_STEP = 2.0
 
+Planes = tuple[Tensor, Tensor]
+"""Luma [F, 1, H, W] and chroma [F, C, H/2, W/2] of a clip, H and W multiples of 8."""
+
 
 def usual_error(t: float) -> float:
     """v(t), mean squared error of the luma of estimates at time t (fitted to eleven clips of the training set)."""
     return 0.12 * t**0.7
-
-
-Planes = tuple[Tensor, Tensor]
-"""Luma [F, 1, H, W] and chroma [F, C, H/2, W/2] of a clip, H and W multiples of 8."""
 
 
 def mean_along_motion(planes: Planes, t: float, left: Planes | None = None) -> Planes:
