@@ -218,6 +218,7 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         """x̂₀ [B, 96, F, h, w] averaged along its own motion, at times up to `MOST_NOISE_MOVING`; x_t: see motion.py."""
         if t > MOST_NOISE_MOVING:
             return clean
+        t = max(t, 1e-4)
         gain, damping = self._frame_gain(clean.shape[2]), self.damping(*self._size(clean))
 
         def planes(latents: Tensor) -> Planes:
