@@ -10,8 +10,9 @@ unit vector over frames along which the latents of standing clips lie,
     x̂₀ ← x̂₀ + d·⟨d, s − x̂₀⟩ ,        x̂₀ = s at t = 1
 
 replaces what the network says of the part that stands; where the camera moves, what a picture can show of s − x̂₀ is
-found in pixels (`CameraPath.still_part`). Nothing is known yet of what moves, so that the first injection
-can lead far, to where the network begins to see it (`scene_start`); none of the steps before that is needed.
+found in pixels (`CameraPath.still_part`). A model that knows how to average x̂₀ along its motion does so after that,
+and the same is done with the result. Nothing is known yet of what moves, so that the first injection can lead far, to
+where the network begins to see it (`scene_start`); none of the steps before that is needed.
 """
 
 from __future__ import annotations

@@ -137,6 +137,7 @@ class PocketBackbone:
         network = self._clips if is_clip else self._pictures
         blocks = network.to_blocks(x_t, times, self.vae)
         clean = network.from_blocks(self._block_estimate(blocks, times, condition, phases), self.vae)
+        # A float as it is: rounded to float32, a time at one of the limits below may fall on their other side.
         largest_t = t if isinstance(t, float) else float(times.max())
         if not is_clip or (most_noise is not None and largest_t <= most_noise):
             with self._autocast():

@@ -53,7 +53,7 @@ _LUMA = BLOCK_PX * BLOCK_PX
 CLIP_CHANNELS = _LUMA + 2 * _LUMA // 4
 MOST_NOISE = 0.5  # where N costs more than it gives, but for the estimate that is the picture
 MOST_NOISE_LAST = 0.6
-MOST_NOISE_MOVING = 0.6  # where motion is still found in the estimate
+_MOST_NOISE_MOVING = 0.6  # where motion is still found in the estimate
 _GAIN, _FIRST_FRAME = 0.25, 2.0  # as the block transform scales coefficients and its first frame
 _LEAST_VARIANCE = 0.1  # of κ: W is never below 0.3, or noise of high frequencies would leak into the blocks
 _LEAK = 0.6
@@ -215,10 +215,13 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         return luma, _from_spectrum(_spectrum(chroma, *half) * gains[1], *(size if upscale else half))
 
     def along_motion(self, clean: Tensor, t: float, x_t: Tensor | None = None) -> Tensor:
-        """x̂₀ [B, 96, F, h, w] averaged along its own motion, at times up to `MOST_NOISE_MOVING`; x_t: see motion.py."""
-        if t > MOST_NOISE_MOVING:
+        """x̂₀ [B, 96, F, h, w] at a time in [0, 1], averaged along its motion (motion.py); above t = 0.6 `clean` itself.
+
+        x_t: of the same shape, where what x̂₀ leaves of it is to be averaged as well.
+        """
+        if t > _MOST_NOISE_MOVING:
             return clean
-        t = max(t, 1e-4)
+        t = max(t, 1e-4)  # as the networks have it
         gain, damping = self._frame_gain(clean.shape[2]), self.damping(*self._size(clean))
 
         def planes(latents: Tensor) -> Planes:

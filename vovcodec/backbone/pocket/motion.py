@@ -14,8 +14,8 @@ and paths are chains of these. With v(t) the usual error of x̂₀'s luma, a fra
 
 e_d: mean squared difference to frame f over 5×5 pixels of half the size around p. What x̂₀ leaves of x_t is noise for
 the most part, but less so in the mean of nine frames. FORMAT.md, section 22.3. Other windows, reaches and weights are
-within a hundredth of a dB or two of these; cubic interpolation is 0.08 dB worse on clips that rest on a picture of
-their scene. Paths of the true motion would be worth three times as much.
+within 0.05 dB of these, of errors at a single step; cubic interpolation is 0.08 dB worse on a clip that rests on a
+picture of its scene. Paths found in the original would be worth two to four times as much.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _RIDGE, _TOLERANCE = 0.02, 0.5  # of v
 _TRUST = 0.06  # in what is left, of v/σ²
 _LONGEST_STEP = 2.0
 
-Planes = tuple[Tensor, Tensor]
+FramePlanes = tuple[Tensor, Tensor]
 """Luma [F, 1, H, W] and chroma [F, C, H/2, W/2] of a clip, H and W multiples of 8."""
 
 
-def usual_error(t: float) -> float:
+def _usual_error(t: float) -> float:
     """v(t), mean squared error of the luma of estimates at time t (fitted to eleven clips of the training set)."""
     return 0.12 * t**0.7
 
 
-def mean_along_motion(planes: Planes, t: float, left: Planes | None = None) -> Planes:
+def mean_along_motion(planes: FramePlanes, t: float, left: FramePlanes | None = None) -> FramePlanes:
     """x̂₀'s planes, averaged along its motion (see the module's docstring).
 
     t: time in (0, 1). left: planes of x_t/(1 − t) − x̂₀; None: s is x̂₀.
     """
-    error, shown = usual_error(t), planes
+    error, shown = _usual_error(t), planes
     if left is not None:
         trust = min(1.0, _TRUST * error * ((1 - t) / t) ** 2)
         shown = tuple(x + trust * _mean(noise, 3) for x, noise in zip(planes, left, strict=True))
@@ -57,7 +57,7 @@ def mean_along_motion(planes: Planes, t: float, left: Planes | None = None) -> P
     return (shown[0] + luma) / (1 + _twice_as_large(weights)), (shown[1] + chroma) / (1 + weights)
 
 
-def _from_frames_after(luma: Tensor, shown: Planes, error: float) -> tuple[Tensor, Tensor, Tensor]:
+def _from_frames_after(luma: Tensor, shown: FramePlanes, error: float) -> tuple[Tensor, Tensor, Tensor]:
     """Σ_d k_d, [F, 1, H/2, W/2], and Σ_d k_d·s of luma and chroma over the frames after each, d = 1 … 4."""
     weights, lumas, chromas = torch.zeros_like(shown[1][:, :1]), torch.zeros_like(luma), torch.zeros_like(shown[1])
     both = torch.cat([luma, shown[0]], dim=1)
