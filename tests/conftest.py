@@ -55,13 +55,13 @@ def tiny_preset(tiny_shelf, tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
     """One entry for every evaluation of the transformer: the latent frames it was for."""
-    from diffusers import WanTransformer3DModel
+    from vovcodec.backbone.pocket.transformer import WanTransformer
 
-    made, forward = [], WanTransformer3DModel.forward
+    made, forward = [], WanTransformer.forward
 
-    def counted(self, *inputs, **named):
-        made.append(named["hidden_states"].shape[2])
-        return forward(self, *inputs, **named)
+    def counted(self, *inputs):
+        made.append(inputs[0].shape[2])
+        return forward(self, *inputs)
 
-    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
+    monkeypatch.setattr(WanTransformer, "forward", counted)
     return made

@@ -16,7 +16,6 @@ from tiny_models import save_tiny_pocket
 
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.clips import ClipNetwork
-from vovcodec.backbone.pocket.compact import load_network
 from vovcodec.backbone.pocket.motion import mean_along_motion
 from vovcodec.sampling.scene import SceneVelocity
 
@@ -365,7 +364,7 @@ def clips():
     """The shipped network of clips: its space is all that is asked of it."""
     if not (WEIGHTS_DIR / "model_index.json").is_file():
         pytest.skip("no weights in this checkout")
-    return load_network(ClipNetwork, WEIGHTS_DIR / "clips").eval().requires_grad_(False)
+    return ClipNetwork.from_pretrained(WEIGHTS_DIR / "clips").eval().requires_grad_(False)
 
 
 def frames_of(clips, planes, n_samples: int = 1) -> torch.Tensor:

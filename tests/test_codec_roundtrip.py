@@ -308,17 +308,17 @@ def test_a_target_that_is_too_large_to_be_of_use_is_said_to_be(preset, tmp_path)
 @pytest.mark.parametrize("effort", ["instant", "fast", "plain"])
 @pytest.mark.parametrize("n_frames", [1, 5])
 def test_reports_count_the_calls_of_the_model(preset, tmp_path, monkeypatch, effort, n_frames):
-    from diffusers import WanTransformer3DModel
+    from vovcodec.backbone.pocket.transformer import WanTransformer
 
     n_calls = 0
-    forward = WanTransformer3DModel.forward
+    forward = WanTransformer.forward
 
-    def counted(self, *inputs, **named):
+    def counted(self, *inputs):
         nonlocal n_calls
         n_calls += 1
-        return forward(self, *inputs, **named)
+        return forward(self, *inputs)
 
-    monkeypatch.setattr(WanTransformer3DModel, "forward", counted)
+    monkeypatch.setattr(WanTransformer, "forward", counted)
     source, coded = tmp_path / "in.png", tmp_path / "out.vov"
     if n_frames == 1:
         Image.fromarray(picture()).save(source)

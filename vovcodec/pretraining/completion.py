@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.clips import ClipNetwork
-from vovcodec.backbone.pocket.compact import load_network
 from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import precondition
 from vovcodec.errors import UsageError
@@ -191,7 +190,7 @@ def begun_network(
     else a seeded random one in a space fitted to the corpus."""
     initial = initial_model(run_dir)
     if initial is not None:
-        return load_network(stage.network_class, initial / stage.name)
+        return stage.network_class.from_pretrained(initial / stage.name)
     torch.manual_seed(seed)
     network = stage.make(autoencoder)
     stage.fit_space(network, autoencoder, corpus, seed)
@@ -206,7 +205,7 @@ def trained_completion(run_dir: Path, stage: CompletionStage, start: list[int]) 
     """
     initial = initial_model(run_dir)
     if initial is not None and not (run_dir / stage.name).is_dir():
-        return load_network(stage.network_class, initial / stage.name), {}
+        return stage.network_class.from_pretrained(initial / stage.name), {}
     if not (run_dir / stage.name).is_dir():
         raise UsageError(f"{run_dir} holds no network of {stage.name} yet: run the stage {stage.name} first")
     figures = json.loads((run_dir / f"{stage.name}.json").read_text())

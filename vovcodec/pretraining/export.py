@@ -18,11 +18,10 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
 
     Layout: model_index.json, transformer/, detail/, text_encoder/, vae/, pictures/, clips/ (config.json and safetensors
     each), README.md. The block transform and the spaces of pictures and clips keep float32, since what they lose does
-    not come back; their networks are stored in one byte per weight (backbone/pocket/compact.py), the others in
+    not come back; their networks are stored in one byte per weight (backbone/pocket/stored.py), the others in
     bfloat16. Raises UsageError when a stage is missing.
     """
     from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-    from vovcodec.backbone.pocket.compact import save_network
     from vovcodec.pretraining.captioning import base_networks, load_captions
     from vovcodec.pretraining.card import continued_card, model_card
     from vovcodec.pretraining.completion import trained_completion
@@ -44,7 +43,7 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
     networks[0].detail.to(torch.bfloat16).save_pretrained(out_dir / "detail")
     networks[1].to(torch.bfloat16).save_pretrained(out_dir / "text_encoder")
     for stage, (network, _) in completing.items():
-        save_network(network, out_dir / stage.name)
+        network.save_pretrained(out_dir / stage.name, as_bytes=True)
     index = {
         "_class_name": "PocketModel",
         "transformer": ["diffusers", "WanTransformer3DModel"],

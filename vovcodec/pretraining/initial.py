@@ -10,14 +10,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import torch
-from diffusers import WanTransformer3DModel
 from torch import nn
-from transformers import UMT5EncoderModel
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS
 from vovcodec.backbone.pocket.detail import CompletedTransformer, DetailNetwork
+from vovcodec.backbone.pocket.text_encoder import TextEncoder
+from vovcodec.backbone.pocket.transformer import WanTransformer
 from vovcodec.errors import ModelError, UsageError
 
 __all__ = ["SHIPPED", "initial_model", "initial_networks", "keep_initial"]
@@ -64,11 +63,8 @@ def initial_model(run_dir: Path) -> Path | None:
 def initial_networks(folder: Path) -> tuple[tuple[CompletedTransformer, nn.Module], list[int]]:
     """Completed transformer and text encoder in float32, and the fingerprint as one number, where other runs have the
     steps of their stages."""
-    load = {"torch_dtype": torch.float32, "use_safetensors": True, "local_files_only": True}
-    transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
-    detail = DetailNetwork.from_pretrained(folder / "detail", **load)
-    text = UMT5EncoderModel.from_pretrained(
-        folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
-    )
+    transformer = WanTransformer.from_pretrained(folder / "transformer")
+    detail = DetailNetwork.from_pretrained(folder / "detail")
+    text = TextEncoder.from_pretrained(folder / "text_encoder")
     start = int.from_bytes(fingerprint_folder(folder, POCKET_COMPONENTS))
     return (CompletedTransformer(transformer, detail), text), [start]

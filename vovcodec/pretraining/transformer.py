@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
-from transformers import UMT5Config, UMT5EncoderModel
 
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.precondition import Preconditioning, network_input, precondition
+from vovcodec.backbone.pocket.text_encoder import TextEncoder
+from vovcodec.backbone.pocket.transformer import WanTransformer
 from vovcodec.errors import UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
@@ -71,10 +71,10 @@ class TransformerRecipe:
 
 def build_networks(
     recipe: TransformerRecipe, latent_channels: int, patch_size: int = 2
-) -> tuple[WanTransformer3DModel, UMT5EncoderModel]:
+) -> tuple[WanTransformer, TextEncoder]:
     """The transformer and text encoder with seeded initial weights; patch_size: of a token, in latent positions."""
     torch.manual_seed(recipe.seed)
-    transformer = WanTransformer3DModel(
+    transformer = WanTransformer(
         patch_size=(1, patch_size, patch_size),
         num_attention_heads=recipe.heads,
         attention_head_dim=recipe.width // recipe.heads,
@@ -88,16 +88,12 @@ def build_networks(
     )
     nn.init.zeros_(transformer.proj_out.weight)
     nn.init.zeros_(transformer.proj_out.bias)
-    text = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=384,
-            d_model=recipe.text_width,
-            d_kv=recipe.text_width // 4,
-            d_ff=2 * recipe.text_width,
-            num_layers=recipe.text_layers,
-            num_heads=4,
-            dropout_rate=0.0,
-        )
+    text = TextEncoder(
+        d_model=recipe.text_width,
+        d_kv=recipe.text_width // 4,
+        d_ff=2 * recipe.text_width,
+        num_layers=recipe.text_layers,
+        num_heads=4,
     )
     return transformer, text
 
@@ -113,7 +109,7 @@ def caption_tokens(captions: list[str]) -> tuple[Tensor, Tensor]:
 
 def averaged_networks(
     run_dir: Path, recipe: TransformerRecipe, latent_channels: int
-) -> tuple[WanTransformer3DModel, UMT5EncoderModel, int, list[dict]]:
+) -> tuple[WanTransformer, TextEncoder, int, list[dict]]:
     """The averaged transformer and text encoder of a run, its steps and its log. Raises UsageError without a run."""
     path = run_dir / "transformer.pt"
     if not path.is_file():
@@ -131,13 +127,8 @@ def predict(
     """F(c_in·x_t, t) of precondition.py: latents [B, C, T, h, w], times [B], a caption per sample → [B, C, T, h, w]."""
     transformer, text = networks
     ids, mask = (x.to(x_t.device) for x in caption_tokens(captions))
-    embedding = text(ids, attention_mask=mask).last_hidden_state * mask[..., None]
-    return transformer(
-        hidden_states=network_input(x_t, coefficients),
-        timestep=1000 * t,
-        encoder_hidden_states=embedding,
-        return_dict=False,
-    )[0]
+    embedding = text(ids, mask) * mask[..., None]
+    return transformer(network_input(x_t, coefficients), 1000 * t, embedding)
 
 
 def draw_times(n: int, logit_mean: float, logit_std: float, generator: torch.Generator) -> Tensor:
@@ -243,7 +234,7 @@ def _copy_weights(folder: Path, networks: tuple[nn.Module, nn.Module]) -> None:
     """The weights of a model folder's transformer and text encoder, into networks of the same size."""
     for name, network in zip(("transformer", "text_encoder"), networks, strict=True):
         try:
-            saved = type(network).from_pretrained(folder / name, local_files_only=True, use_safetensors=True)
+            saved = type(network).from_pretrained(folder / name)
             network.load_state_dict(saved.state_dict())
         except (OSError, RuntimeError) as error:
             raise UsageError(f"{folder} has no {name} of this recipe's size to start from: {error}") from error
@@ -277,7 +268,7 @@ def train_transformer(
     init: Path | None = None,
     stop_after_s: float = math.inf,
     save_every_s: float = 120.0,
-) -> tuple[WanTransformer3DModel, UMT5EncoderModel, list[dict]]:
+) -> tuple[WanTransformer, TextEncoder, list[dict]]:
     """Train, or continue the run kept in `run_dir`; returns the averaged networks and the log.
 
     A new run starts from the networks of the model folder `init`, or from seeded random ones. A run may be continued

@@ -10,16 +10,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
-from vovcodec.backbone.loading import without_progress_bars
+from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.clips import MOST_NOISE, MOST_NOISE_LAST, ClipNetwork
 from vovcodec.backbone.pocket.completion import LITTLE_NOISE
+from vovcodec.backbone.pocket.detail import DetailNetwork
+from vovcodec.backbone.pocket.pictures import PictureNetwork
 from vovcodec.backbone.pocket.precondition import network_input, precondition
 from vovcodec.backbone.pocket.scene import PocketScene
+from vovcodec.backbone.pocket.text_encoder import TextEncoder
+from vovcodec.backbone.pocket.transformer import WanTransformer
 from vovcodec.errors import ModelError
 
 __all__ = ["WEIGHTS_DIR", "PocketBackbone"]
@@ -39,15 +44,6 @@ class PocketBackbone:
     id = "pocket"
 
     def __init__(self, folder: Path | None = None, device: str = "cpu", precision: str = "float32") -> None:
-        from diffusers import WanTransformer3DModel
-        from safetensors import SafetensorError
-        from transformers import UMT5EncoderModel
-
-        from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
-        from vovcodec.backbone.pocket.compact import load_network
-        from vovcodec.backbone.pocket.detail import DetailNetwork
-        from vovcodec.backbone.pocket.pictures import PictureNetwork
-
         folder = Path(folder) if folder else WEIGHTS_DIR
         if not (folder / "model_index.json").is_file():
             raise ModelError(
@@ -60,22 +56,13 @@ class PocketBackbone:
         if precision not in _DTYPES:
             raise ModelError(f"pocket computes in {' or '.join(_DTYPES)}, not in {precision}")
         self._dtype = _DTYPES[precision]
-        load = {
-            "torch_dtype": torch.float32,
-            "use_safetensors": True,
-            "local_files_only": True,
-            "low_cpu_mem_usage": True,
-        }
         try:
-            with without_progress_bars():
-                self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae", **load)
-                self.transformer = WanTransformer3DModel.from_pretrained(folder / "transformer", **load)
-                self._detail = DetailNetwork.from_pretrained(folder / "detail", **load)
-                self._pictures = load_network(PictureNetwork, folder / "pictures")
-                self._clips = load_network(ClipNetwork, folder / "clips")
-                self._text_encoder = UMT5EncoderModel.from_pretrained(
-                    folder / "text_encoder", dtype=torch.float32, use_safetensors=True, local_files_only=True
-                )
+            self.vae = BlockTransformAutoencoder.from_pretrained(folder / "vae")
+            self.transformer = WanTransformer.from_pretrained(folder / "transformer")
+            self._detail = DetailNetwork.from_pretrained(folder / "detail")
+            self._pictures = PictureNetwork.from_pretrained(folder / "pictures")
+            self._clips = ClipNetwork.from_pretrained(folder / "clips")
+            self._text_encoder = TextEncoder.from_pretrained(folder / "text_encoder")
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelError(f"the model in {folder} is damaged: {reason}") from error
@@ -108,7 +95,7 @@ class PocketBackbone:
         embedding = torch.zeros(1, _MAX_CAPTION_TOKENS, self._text_encoder.config.d_model, device=self.device)
         # The encoder's attention is masked in training, so leaving the padding out gives the same values.
         ids = torch.tensor([tokens], device=self.device)
-        embedding[:, : len(tokens)] = self._text_encoder(ids).last_hidden_state
+        embedding[:, : len(tokens)] = self._text_encoder(ids)
         return embedding
 
     def velocity(self, x_t: Tensor, t: float | Tensor, condition: Tensor) -> Tensor:
@@ -157,12 +144,7 @@ class PocketBackbone:
             coefficients = precondition(times, self.vae.channel_std(x_t.shape[2]))
             with self._autocast():
                 hidden = network_input(volume, coefficients)
-                prediction = self.transformer(
-                    hidden_states=hidden,
-                    timestep=1000 * times,
-                    encoder_hidden_states=condition.expand(len(x_t), -1, -1),
-                    return_dict=False,
-                )[0]
+                prediction = self.transformer(hidden, 1000 * times, condition.expand(len(x_t), -1, -1))
                 detail = self._detail(hidden, prediction, times)
             moved = coefficients.c_skip * volume + coefficients.c_out * (prediction.float() + detail.float())
             total = total + moved[..., rows : rows + x_t.shape[-2], columns : columns + x_t.shape[-1]]

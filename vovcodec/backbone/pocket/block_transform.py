@@ -19,9 +19,9 @@ which keeps the large ones as they are and shows the small ones to the sampler a
 from __future__ import annotations
 
 import torch
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
+
+from vovcodec.backbone.pocket.stored import StoredNetwork
 
 __all__ = ["BLOCK_PX", "GROUP_FRAMES", "BlockTransformAutoencoder", "inter_blocks", "intra_blocks"]
 
@@ -56,7 +56,7 @@ def _inter_unblock(blocks: Tensor) -> Tensor:
     return x.reshape(b, 3, n * GROUP_FRAMES, h * BLOCK_PX, w * BLOCK_PX)
 
 
-class BlockTransformAutoencoder(ModelMixin, ConfigMixin):
+class BlockTransformAutoencoder(StoredNetwork):
     """Block transform (encoder) and its inverse (decoder).
 
     Args:
@@ -69,9 +69,8 @@ class BlockTransformAutoencoder(ModelMixin, ConfigMixin):
     (damped) on the training set.
     """
 
-    @register_to_config
     def __init__(self, latent_channels: int = 64, latent_scale: float = 0.25, damping: float = 10.0):
-        super().__init__()
+        super().__init__(latent_channels=latent_channels, latent_scale=latent_scale, damping=damping)
         area = 3 * BLOCK_PX * BLOCK_PX
         self.register_buffer("intra_basis", torch.eye(latent_channels, area))
         self.register_buffer("inter_basis", torch.eye(latent_channels, area * GROUP_FRAMES))

@@ -31,8 +31,6 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BLOCK_PX, GROUP_FRAMES, BlockTransformAutoencoder
@@ -46,6 +44,7 @@ from vovcodec.backbone.pocket.completion import (
     shrunk,
 )
 from vovcodec.backbone.pocket.motion import mean_along_motion
+from vovcodec.backbone.pocket.stored import StoredNetwork
 
 __all__ = ["CLIP_CHANNELS", "MOST_NOISE", "MOST_NOISE_LAST", "ClipNetwork"]
 
@@ -132,7 +131,7 @@ def _damping(spectrum: Rows, water: float, n_frames: int, height: int, width: in
     return planes[0], torch.stack(planes[1:])
 
 
-class ClipNetwork(ModelMixin, ConfigMixin):
+class ClipNetwork(StoredNetwork):
     """The space of clips and the network that denoises in it (see the module's docstring).
 
     Args:
@@ -148,7 +147,6 @@ class ClipNetwork(ModelMixin, ConfigMixin):
     the first latent frame and in the others.
     """
 
-    @register_to_config
     def __init__(
         self,
         widths: tuple[int, ...] = (32, 80, 160),
@@ -156,7 +154,7 @@ class ClipNetwork(ModelMixin, ConfigMixin):
         water_level: float = 1.2133,
         block_channels: int = 64,
     ) -> None:
-        super().__init__()
+        super().__init__(widths=widths, blocks=blocks, water_level=water_level, block_channels=block_channels)
         self.register_buffer("colours", torch.eye(3))
         self.register_buffer("spectrum", torch.tensor([[-6.0, 0.01, 1.0, 0.1, 0.5]] * 3))
         self.register_buffer("variance", torch.ones(1))

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.completion import TimeEmbedding
+from vovcodec.backbone.pocket.stored import StoredNetwork
 
 __all__ = ["CompletedTransformer", "DetailNetwork"]
 
@@ -43,12 +42,11 @@ class _Block(nn.Module):
         return x + self.temporal(taps).flatten(0, 1).permute(0, 3, 1, 2)
 
 
-class DetailNetwork(ModelMixin, ConfigMixin):
+class DetailNetwork(StoredNetwork):
     """See the module's docstring. `channels`: latent channels C; `width`, `layers`: its size."""
 
-    @register_to_config
     def __init__(self, channels: int = 64, width: int = 128, layers: int = 3):
-        super().__init__()
+        super().__init__(channels=channels, width=width, layers=layers)
         self.proj_in = nn.Linear(2 * channels + 1, width)
         self.time = TimeEmbedding(width)
         self.blocks = nn.ModuleList([_Block(width) for _ in range(layers)])
@@ -75,14 +73,7 @@ class CompletedTransformer(nn.Module):
         super().__init__()
         self.transformer, self.detail, self.config = transformer, detail, transformer.config
 
-    def forward(
-        self, hidden_states: Tensor, timestep: Tensor, encoder_hidden_states: Tensor, return_dict: bool = False
-    ) -> tuple[Tensor]:
-        """(F_transformer + D,) for inputs [B, C+1, T, h, w], timesteps 1000·t [B], embeddings [B, n, W_text]."""
-        known = self.transformer(
-            hidden_states=hidden_states,
-            timestep=timestep,
-            encoder_hidden_states=encoder_hidden_states,
-            return_dict=False,
-        )[0]
-        return (known + self.detail(hidden_states, known, timestep / 1000),)
+    def forward(self, x: Tensor, timestep: Tensor, caption: Tensor) -> Tensor:
+        """F_transformer + D for inputs [B, C+1, T, h, w], timesteps 1000·t [B], embeddings [B, n, W_text]."""
+        known = self.transformer(x, timestep, caption)
+        return known + self.detail(x, known, timestep / 1000)

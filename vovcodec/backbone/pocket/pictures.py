@@ -25,8 +25,6 @@ import itertools
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from vovcodec.backbone.pocket.block_transform import BLOCK_PX, BlockTransformAutoencoder
@@ -39,6 +37,7 @@ from vovcodec.backbone.pocket.completion import (
     shrunk,
     with_filtered_residual,
 )
+from vovcodec.backbone.pocket.stored import StoredNetwork
 
 __all__ = ["CHANNELS", "PictureNetwork"]
 
@@ -48,7 +47,7 @@ _LEAK = 0.08
 _LEAST_VARIANCE = 1 / 44  # of κ; much less, and undoing W would blow noise up
 
 
-class PictureNetwork(ModelMixin, ConfigMixin):
+class PictureNetwork(StoredNetwork):
     """The space of single pictures and the network that denoises in it (see the module's docstring).
 
     Args:
@@ -60,11 +59,10 @@ class PictureNetwork(ModelMixin, ConfigMixin):
     `variance` [1], mean variance of x₀.
     """
 
-    @register_to_config
     def __init__(
         self, widths: tuple[int, ...] = (64, 128, 192), blocks: tuple[int, ...] = (2, 2, 2), water_level: float = 0.3
     ) -> None:
-        super().__init__()
+        super().__init__(widths=widths, blocks=blocks, water_level=water_level)
         self.register_buffer("colours", torch.eye(3))
         self.register_buffer("spectrum", torch.tensor([[-4.0, 0.01, 1.0]] * 3))
         self.register_buffer("variance", torch.ones(1))

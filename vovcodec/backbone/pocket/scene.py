@@ -26,7 +26,7 @@ class PocketScene:
     @torch.no_grad()
     def target(self, picture: Tensor) -> Tensor:
         """See `protocol.Scene.target`."""
-        return self._pictures.encode(picture.to(self._clips.device)[:, :, None])
+        return self._pictures.encode(picture.to(self._clips.spectrum.device)[:, :, None])
 
     @torch.no_grad()
     def standing(self, latents: Tensor, n_frames: int) -> Tensor:
