@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import save_tiny_pocket
 from torch import Tensor
 
@@ -65,7 +68,8 @@ def test_gradients_are_those_of_diffusers(transformers_of, precision):
             function(*given).float().square().mean().backward()
         assert all(p.grad is not None for p in network.parameters())
     expected = dict(theirs.named_parameters())
-    assert set(expected) == set(dict(ours.named_parameters()))
+    # In the same order, too: states of optimisers count parameters.
+    assert list(expected) == [name for name, _ in ours.named_parameters()]
     tolerance = 1e-4 if precision == "float32" else 0.05
     for name, parameter in ours.named_parameters():
         wanted = expected[name].grad
@@ -95,13 +99,17 @@ def test_other_libraries_read_what_is_written(tmp_path):
 
     torch.manual_seed(0)
     sizes = {"num_attention_heads": 2, "attention_head_dim": 12, "ffn_dim": 20, "num_layers": 2, "freq_dim": 8}
-    transformer = WanTransformer(in_channels=7, out_channels=6, text_dim=16, **sizes)
-    text = TextEncoder(d_model=16, d_kv=4, d_ff=24, num_layers=3, num_heads=2)
+    # With an ε that shows.
+    transformer = WanTransformer(in_channels=7, out_channels=6, text_dim=16, eps=0.1, **sizes)
+    text = TextEncoder(d_model=16, d_kv=4, d_ff=24, num_layers=3, num_heads=2, layer_norm_epsilon=0.1)
     transformer.save_pretrained(tmp_path / "transformer")
     text.save_pretrained(tmp_path / "text")
     theirs, missing = WanTransformer3DModel.from_pretrained(tmp_path / "transformer", output_loading_info=True)
     assert not any(missing.values())
     their_text = UMT5EncoderModel.from_pretrained(tmp_path / "text")
+    for network, folder in ((transformer, "transformer"), (text, "text")):
+        written = json.loads((tmp_path / folder / "config.json").read_text())
+        assert network.CONSTANT.items() <= written.items()
     given = inputs(transformer, (3, 4, 2), 2)
     ids = torch.tensor([[7, 60, 300, 1]])
     with torch.no_grad():
@@ -166,14 +174,33 @@ def changed_config(folder: Path, **fields) -> None:
         ("transformer", {"qk_norm": None}, "qk_norm = None"),
         ("transformer", {"image_dim": 8}, "image_dim = 8"),
         ("transformer", {"num_layers": 1}, "does not hold the tensors"),
-        ("transformer", {"ffn_dim": 33}, "does not hold the tensors"),
-        ("transformer", {"num_attention_heads": "two"}, "damaged"),
-        ("transformer", {"num_attention_heads": 0}, "damaged"),
+        ("transformer", {"ffn_dim": 31}, "does not hold the tensors"),
+        ("transformer", {"ffn_dim": 33}, "asks for more"),
+        ("transformer", {"ffn_dim": 1_000_000}, "asks for more"),
+        ("transformer", {"num_layers": 1_000_000}, "asks for more"),
+        ("transformer", {"ffn_dim": 10**9}, "ffn_dim = 10"),
+        ("transformer", {"num_attention_heads": "two"}, "num_attention_heads = 'two'"),
+        ("transformer", {"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ("transformer", {"num_attention_heads": True}, "num_attention_heads = True"),
+        ("transformer", {"num_attention_heads": -2, "attention_head_dim": -12}, "-"),
+        ("transformer", {"num_attention_heads": 24, "attention_head_dim": 1}, "must be even"),
+        ("transformer", {"num_attention_heads": 8, "attention_head_dim": 3}, "must be even"),
+        ("transformer", {"freq_dim": 15}, "must be even"),
+        ("transformer", {"patch_size": [2, 2]}, "three numbers"),
+        ("transformer", {"patch_size": 2}, "must be a list"),
+        ("transformer", {"eps": "1e-6"}, "eps = '1e-6'"),
+        ("transformer", {"eps": None}, "eps = None"),
+        ("transformer", {"eps": float("nan")}, "eps = nan"),
         ("text_encoder", {"feed_forward_proj": "relu"}, "feed_forward_proj = 'relu'"),
         ("text_encoder", {"relative_attention_num_buckets": 8}, "relative_attention_num_buckets = 8"),
-        ("detail", {"width": 9}, "does not hold the tensors"),
+        ("text_encoder", {"d_ff": 0}, "d_ff = 0"),
+        ("text_encoder", {"layer_norm_epsilon": -1.0}, "layer_norm_epsilon = -1.0"),
+        ("detail", {"width": 9}, "asks for more"),
         ("clips", {"widths": [8, 8]}, "damaged"),
-        ("vae", {"latent_channels": -1}, "damaged"),
+        ("clips", {"widths": []}, "damaged"),
+        ("clips", {"water_level": 0}, "water_level = 0"),
+        ("vae", {"latent_channels": -1}, "latent_channels = -1"),
+        ("vae", {"latent_scale": 0.0}, "latent_scale = 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, component, fields, words):
@@ -183,12 +210,108 @@ def test_settings_that_do_not_fit_are_refused(tmp_path, component, fields, words
         PocketBackbone(folder)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3"])
-def test_broken_settings_are_refused(tmp_path, text):
+def test_the_class_named_in_the_settings_does_not_matter(tmp_path):
     folder = save_tiny_pocket(tmp_path)
-    (folder / "detail" / "config.json").write_text(text)
+    changed_config(folder / "transformer", _class_name="Another", unknown=[1, 2])
+    changed_config(folder / "vae", damping=0)
+    PocketBackbone(folder)
+
+
+@pytest.mark.parametrize("component", ["detail", "transformer"])
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "3"])
+def test_broken_settings_are_refused(tmp_path, component, text):
+    folder = save_tiny_pocket(tmp_path)
+    (folder / component / "config.json").write_text(text)
     with pytest.raises(ModelError, match="damaged"):
         PocketBackbone(folder)
+
+
+def test_settings_are_read_from_short_regular_files_only(tmp_path):
+    folder = save_tiny_pocket(tmp_path)
+    config = folder / "detail" / "config.json"
+    config.write_text(config.read_text() + " " * (1 << 16))
+    with pytest.raises(ModelError, match="too long"):
+        DetailNetwork.from_pretrained(config.parent)
+    config.unlink()
+    os.mkfifo(config)
+    with pytest.raises(ModelError, match="no file"):
+        DetailNetwork.from_pretrained(config.parent)
+
+
+def changed_weights(folder: Path, **tensors: Tensor | None) -> None:
+    path = folder / "diffusion_pytorch_model.safetensors"
+    kept = load_file(path) | tensors
+    save_file({name: tensor for name, tensor in kept.items() if tensor is not None}, path)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"proj_out.bias": torch.zeros(24, dtype=torch.int8)}, "scales do not belong"),
+        ({"proj_out.bias": torch.zeros(24, dtype=torch.complex64)}, "proj_out.bias holds C64"),
+        ({"proj_out.bias": torch.zeros(24, dtype=torch.int64)}, "proj_out.bias holds I64"),
+        ({"proj_out.weight": torch.zeros(24, 8, dtype=torch.int8)}, "scales do not belong"),
+        ({"proj_out.weight.scale": torch.ones(24)}, "scales do not belong"),
+        ({"ghost.scale": torch.ones(1)}, "scales do not belong"),
+        (
+            {"ghost": torch.zeros(1, 50, dtype=torch.int8), "ghost.scale": torch.ones(600)},
+            "scales do not belong",
+        ),
+        ({"ghost": torch.zeros(2)}, "does not hold the tensors"),
+        ({"proj_out.weight": None}, "asks for more"),
+        ({"proj_out.weight": torch.zeros(8, 24)}, "does not hold the tensors"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path, tensors, words):
+    folder = save_tiny_pocket(tmp_path)
+    changed_weights(folder / "detail", **tensors)
+    with pytest.raises(ModelError, match=words):
+        PocketBackbone(folder)
+
+
+def test_weights_in_several_files_are_refused(tmp_path):
+    """The fingerprint would be that of the shards."""
+    folder = save_tiny_pocket(tmp_path)
+    shutil.copy(folder / "detail" / "diffusion_pytorch_model.safetensors", folder / "detail" / "shard.safetensors")
+    index = {"weight_map": {"proj_out.bias": "shard.safetensors"}}
+    (folder / "detail" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="weights in one file"):
+        PocketBackbone(folder)
+    other = save_tiny_pocket(tmp_path / "other")
+    weights = other / "text_encoder" / "model.safetensors"
+    shutil.copy(weights, weights.with_name("diffusion_pytorch_model.safetensors"))
+    with pytest.raises(ModelError, match="weights in one file"):
+        PocketBackbone(other)
+
+
+def test_text_encoders_of_older_runs_are_read():
+    torch.manual_seed(0)
+    old, new = TextEncoder(num_layers=1), TextEncoder(num_layers=1)
+    state = old.state_dict()
+    new.load_state_dict(state | {"encoder.embed_tokens.weight": state["shared.weight"]})
+    assert all(torch.equal(a, b) for a, b in zip(old.parameters(), new.parameters(), strict=True))
+    with pytest.raises(RuntimeError, match="another"):
+        new.load_state_dict(state | {"another": state["shared.weight"]})
+
+
+def test_what_is_kept_of_a_grid_can_be_differentiated_with():
+    network = WanTransformer(num_layers=1, in_channels=5, out_channels=4)
+    given = inputs(network, (2, 6, 10), 1)
+    with torch.inference_mode():
+        network(*given)
+    network(*given).sum().backward()
+    assert network.blocks[0].attn1.to_q.weight.grad is not None
+
+
+def test_networks_in_other_memory_formats_are_saved(tmp_path):
+    network = ClipNetwork(widths=(8, 8, 8), blocks=(1, 1, 1)).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        network.proj_out.weight.zero_()
+    for as_bytes in (False, True):
+        network.save_pretrained(tmp_path, as_bytes=as_bytes)
+        again = ClipNetwork.from_pretrained(tmp_path)
+        assert torch.equal(again.proj_out.weight, network.proj_out.weight)
+        assert torch.allclose(again.proj_in.weight, network.proj_in.weight, atol=0.01)
 
 
 def test_the_embedded_model_needs_no_library_of_models():

@@ -26,7 +26,8 @@ QWEN_IMAGE_TARGETS["qkvo_mlp"] = (*QWEN_IMAGE_TARGETS["qkvo"], "img_mlp.net.0.pr
 
 
 def wan_linears(transformer: nn.Module, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
-    """Layers of a diffusers Wan transformer: blocks in order, inside a block the order of `WAN_TARGETS[targets]`.
+    """Layers of a Wan transformer (diffusers' or the embedded model's): blocks in order, inside a block the order of
+    `WAN_TARGETS[targets]`.
 
     Args:
         transformer: has `blocks`.

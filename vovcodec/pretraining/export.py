@@ -54,11 +54,6 @@ def export_model(run_dir: Path, out_dir: Path, corpus: Corpus, recipe) -> None:
         "clips": ["vovcodec", "ClipNetwork"],
     }
     (out_dir / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    for config in out_dir.glob("*/config.json"):
-        # Where the weights came from on this machine is nobody's business, and would change the fingerprint.
-        fields = json.loads(config.read_text())
-        fields.pop("_name_or_path", None)
-        config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
     for weights in out_dir.glob("*/*.safetensors"):
         weights.chmod(0o644)
     figures = {stage: figures for stage, (_, figures) in completing.items()}

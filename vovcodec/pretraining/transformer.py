@@ -22,7 +22,7 @@ from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.precondition import Preconditioning, network_input, precondition
 from vovcodec.backbone.pocket.text_encoder import TextEncoder
 from vovcodec.backbone.pocket.transformer import WanTransformer
-from vovcodec.errors import UsageError
+from vovcodec.errors import ModelError, UsageError
 from vovcodec.pretraining.batches import SHAPES, draw_batch
 from vovcodec.pretraining.corpus import Corpus
 from vovcodec.pretraining.state import write_state
@@ -236,7 +236,7 @@ def _copy_weights(folder: Path, networks: tuple[nn.Module, nn.Module]) -> None:
         try:
             saved = type(network).from_pretrained(folder / name)
             network.load_state_dict(saved.state_dict())
-        except (OSError, RuntimeError) as error:
+        except (ModelError, RuntimeError) as error:
             raise UsageError(f"{folder} has no {name} of this recipe's size to start from: {error}") from error
 
 

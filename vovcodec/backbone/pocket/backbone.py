@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from vovcodec.backbone.fingerprint import fingerprint_folder
@@ -63,9 +62,8 @@ class PocketBackbone:
             self._pictures = PictureNetwork.from_pretrained(folder / "pictures")
             self._clips = ClipNetwork.from_pretrained(folder / "clips")
             self._text_encoder = TextEncoder.from_pretrained(folder / "text_encoder")
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise ModelError(f"the model in {folder} is damaged: {reason}") from error
+        except ModelError as error:
+            raise ModelError(f"the model in {folder} is damaged: {error}") from error
         for module in (self.vae, self.transformer, self._detail, self._pictures, self._clips, self._text_encoder):
             module.to(self.device).eval().requires_grad_(False)
         self._clips.to(memory_format=torch.channels_last)

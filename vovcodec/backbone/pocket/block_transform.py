@@ -69,6 +69,8 @@ class BlockTransformAutoencoder(StoredNetwork):
     (damped) on the training set.
     """
 
+    MAY_BE_ZERO = frozenset({"damping"})
+
     def __init__(self, latent_channels: int = 64, latent_scale: float = 0.25, damping: float = 10.0):
         super().__init__(latent_channels=latent_channels, latent_scale=latent_scale, damping=damping)
         area = 3 * BLOCK_PX * BLOCK_PX

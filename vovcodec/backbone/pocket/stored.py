@@ -2,40 +2,56 @@
 
 The embedded model does not use the classes of diffusers and transformers: importing these takes longer than all else
 that a command has to load, and what they compute may change with their versions, while files have to decode for good.
-Names of weights and of fields are theirs, so that both sides read what the other one wrote.
+Names of weights and of fields are theirs, so that they read what is written here, and the other way round as long as
+the weights are one file.
 
-The convolutional networks are stored in one byte per weight: a parameter of two or more dimensions as int8 q with a
-float32 scale per output, w = scale·q, scale = max|w| of the output divided by 127; vectors and buffers as they are.
-Which tensors are coded so shows in the file: those that have a companion NAME.scale.
+The networks of pictures and clips are stored in one byte per weight, which only this module reads: a parameter of two
+or more dimensions as int8 q with a float32 scale per output, w = scale·q, scale = max|w| of the output divided by 127;
+vectors and buffers as they are. The scale of tensor NAME is tensor NAME.scale.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from vovcodec.backbone.locate import weight_files
+from vovcodec.errors import ModelError
 
 __all__ = ["StoredNetwork"]
 
-_CONFIG = "config.json"
+_CONFIG, _CONFIG_MOST_BYTES = "config.json", 1 << 16
 _SUFFIX = ".scale"
+_FLOATS = ("F32", "F16", "BF16")
+_MOST = 1 << 20  # of any number among the settings
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 class StoredNetwork(nn.Module):
     """A network that knows the arguments it was made with, as `config`.
 
     Subclasses pass these to the constructor here, and may say how other libraries call them: WEIGHTS, name of the file;
-    CONSTANT, fields of config.json that their architecture leaves no choice in.
+    CONSTANT, fields of config.json that their architecture leaves no choice in. MAY_BE_ZERO: settings that are numbers
+    above zero elsewhere.
     """
 
     WEIGHTS: ClassVar[str] = "diffusion_pytorch_model.safetensors"
     CONSTANT: ClassVar[dict[str, Any]] = {}
+    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, **settings: Any) -> None:
         super().__init__()
@@ -59,26 +75,88 @@ class StoredNetwork(nn.Module):
     def from_pretrained(cls, folder: Path) -> Self:
         """The network that `save_pretrained`, or the library whose layout this is, wrote; float32.
 
-        Raises OSError, ValueError, TypeError, RuntimeError or SafetensorError for a folder that holds none.
+        Nothing is believed: a network is made only as far as the file has numbers for it. Raises ModelError for a
+        folder that does not hold one.
         """
-        fields = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        # Which file the fingerprint of a model covers is decided in one place.
+        if weight_files(folder) != [folder / cls.WEIGHTS]:
+            raise ModelError(f"{folder.name} does not have its weights in one file, {cls.WEIGHTS}")
+        try:
+            settings = cls._settings(folder / _CONFIG)
+            shapes = _shapes(folder / cls.WEIGHTS)
+            with torch.random.fork_rng(devices=()), _at_most(sum(math.prod(shape) for shape in shapes.values())):
+                # Not on the device "meta", for which torch would import its compiler: that takes longer.
+                network = cls(**settings)
+            if shapes != {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}:
+                raise ValueError(f"{cls.WEIGHTS} does not hold the tensors that {_CONFIG} asks for")
+            tensors = load_file(folder / cls.WEIGHTS)
+            network.load_state_dict({name: _restored(name, tensors) for name in shapes}, assign=True)
+        except (ArithmeticError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(f"{folder.name}: {_first_line(error)}") from error
+        except SafetensorError as error:
+            raise ModelError(f"{folder.name}: {cls.WEIGHTS}: {_first_line(error)}") from error
+        return network
+
+    @classmethod
+    def _settings(cls, path: Path) -> dict[str, Any]:
+        if not path.is_file() or path.stat().st_size > _CONFIG_MOST_BYTES:
+            raise ValueError(f"{_CONFIG} is no file, or too long")
+        fields = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
             raise ValueError(f"{_CONFIG} holds no fields")
         for name, value in cls.CONSTANT.items():
             if not name.startswith("_") and fields.get(name, value) != value:
                 raise ValueError(f"{_CONFIG} has {name} = {fields[name]!r}, which must be {value!r}")
-        known = {name: fields[name] for name in inspect.signature(cls).parameters if name in fields}
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
-        tensors = load_file(folder / cls.WEIGHTS)
-        weights = {name: _restored(name, tensors) for name in tensors if not name.endswith(_SUFFIX)}
-        # Not on the device "meta", for which torch would import its compiler: that takes longer than the initial weights.
-        with torch.random.fork_rng(devices=()):
-            network = cls(**settings)
-        wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        if wanted != {name: tensor.shape for name, tensor in weights.items()}:
-            raise ValueError(f"{cls.WEIGHTS} does not hold the tensors that {_CONFIG} asks for")
-        network.load_state_dict(weights, assign=True)
-        return network
+        kinds = typing.get_type_hints(cls.__init__)
+        known = [name for name in inspect.signature(cls).parameters if name in fields]
+        return {name: _checked(name, fields[name], kinds[name], cls.MAY_BE_ZERO) for name in known}
+
+
+def _checked(name: str, value: Any, kind: type, may_be_zero: frozenset[str]) -> Any:
+    """A setting of the annotated kind: an int, a float or a tuple of ints, finite and above zero."""
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{_CONFIG} has {name} = {value!r}, which must be a list")
+        return tuple(_checked(name, each, int, may_be_zero) for each in value)
+    wanted = int if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, wanted) or not 0 <= value <= _MOST:
+        raise ValueError(f"{_CONFIG} has {name} = {value!r}, which must be a number from 0 to {_MOST}")
+    if value == 0 and name not in may_be_zero:
+        raise ValueError(f"{_CONFIG} has {name} = 0")
+    return value
+
+
+def _shapes(path: Path) -> Shapes:
+    """Of every tensor but the scales, which are checked here. Nothing is loaded."""
+    with safe_open(path, "pt") as file:
+        stored = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it has no iterator)
+        facts = {name: (tuple(each.get_shape()), each.get_dtype()) for name, each in stored.items()}
+    scales = {name: facts.pop(name) for name in list(facts) if name.endswith(_SUFFIX)}
+    wanted = {name + _SUFFIX: (shape[:1], "F32") for name, (shape, dtype) in facts.items() if dtype == "I8"}
+    if scales != wanted:
+        raise ValueError(f"{path.name}: scales do not belong to the tensors")
+    for name, (shape, dtype) in facts.items():
+        if dtype not in _FLOATS and not (dtype == "I8" and len(shape) >= 2):
+            raise ValueError(f"{path.name}: {name} holds {dtype}")
+    return {name: shape for name, (shape, _) in facts.items()}
+
+
+@contextmanager
+def _at_most(n_values: int) -> Iterator[None]:
+    """Raises ValueError as soon as the networks that are made here have more parameters."""
+    seen = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal seen
+        seen += 0 if parameter is None else parameter.numel()
+        if seen > n_values:
+            raise ValueError(f"{_CONFIG} asks for more than the weights are")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _as_bytes(weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +164,10 @@ def _as_bytes(weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(weights / scale.view(-1, *[1] * (weights.dim() - 1))).to(torch.int8), scale
 
 
-def _restored(name: str, tensors: dict[str, Tensor]) -> Tensor:
+def _restored(name: str, tensors: Mapping[str, Tensor]) -> Tensor:
     tensor, scale = tensors[name].float(), tensors.get(name + _SUFFIX)
     return tensor if scale is None else tensor * scale.view(-1, *[1] * (tensor.dim() - 1))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

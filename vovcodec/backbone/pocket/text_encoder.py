@@ -8,7 +8,7 @@ computes the same (tests/test_backbone_pocket_networks.py).
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -122,6 +122,11 @@ class TextEncoder(StoredNetwork):
         )
         self.encoder.final_layer_norm = nn.RMSNorm(d_model, eps=layer_norm_epsilon)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See `nn.Module.load_state_dict`. Runs that were begun with transformers' class hold the embedding twice."""
+        known = {name: tensor for name, tensor in state_dict.items() if name != "encoder.embed_tokens.weight"}
+        return super().load_state_dict(known, strict, assign)
+
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens [B, n] → [B, n, d_model]. mask [B, n]: 0 where a token is padding that none may look at."""
         x = self.shared(ids)
@@ -136,6 +141,6 @@ def _bucket(n: int, device: torch.device) -> Tensor:
     ahead = places[None, :] - places[:, None]
     half, near = _BUCKETS // 2, _BUCKETS // 4
     distance = ahead.abs()
-    powers = torch.log(distance.clamp_min(1).float() / near) / math.log(_FARTHEST / near) * (half - near)
-    bucket = torch.where(distance < near, distance, (near + powers.long()).clamp_max(half - 1))
-    return bucket + half * (ahead > 0)
+    # From 8 on the limits are 8·2^(k/2): squared, integers.
+    powers = (distance.square()[..., None] >= near**2 * 2 ** torch.arange(1, half - near, device=device)).sum(-1)
+    return torch.where(distance < near, distance, near + powers) + half * (ahead > 0)

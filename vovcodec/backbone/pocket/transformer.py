@@ -9,8 +9,8 @@ and gates what every block adds ("adaLN"): with e the time's embedding and m_i =
 
 Queries and keys are normalised over all heads together and rotated by the token's place (Su et al. 2021, arXiv
 2104.09864): of a head's channels two sixths turn with the row, two with the column, the rest with the frame. Names of
-modules and fields are those of diffusers' WanTransformer3DModel, which computes the same (tests/test_backbone_pocket_
-networks.py): weights are exchangeable, and layers are adapted under the names that Wan's have.
+modules and fields are those of diffusers' WanTransformer3DModel, which computes the same
+(tests/test_backbone_pocket_networks.py): weights are exchangeable, and layers are adapted under the names of Wan's.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class _Attention(nn.Module):
         self.norm_q = nn.RMSNorm(width, eps=eps)
         self.norm_k = nn.RMSNorm(width, eps=eps)
 
-    def forward(self, x: Tensor, context: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor, rotation: Tensor | None) -> Tensor:
         """x [B, n, W] looks at context [B, m, W]; rotation: of both, where they are the same."""
         query, key = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context))
         query, key, value = (y.unflatten(2, (self._heads, -1)) for y in (query, key, self.to_v(context)))
         if rotation is not None:
-            query, key = _rotated(query, *rotation), _rotated(key, *rotation)
+            query, key = _rotated(query, rotation), _rotated(key, rotation)
         seen = F.scaled_dot_product_attention(*(y.transpose(1, 2) for y in (query, key, value)))
         return self.to_out[0](seen.transpose(1, 2).flatten(2).type_as(query))
 
@@ -79,16 +79,16 @@ class _Block(nn.Module):
         self.norm2 = _Norm(width, eps)
         self.ffn = _Mlp(width, inner_width)
         self.norm3 = _Norm(width, eps, elementwise_affine=False)
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 6, width) / width**0.5)
+        self.scale_shift_table = _table(6, width)
 
-    def forward(self, x: Tensor, caption: Tensor, time: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, caption: Tensor, time: Tensor, rotation: Tensor) -> Tensor:
         """x [B, n, W], caption [B, m, W], time [B, 6, W]. Sums are made in float32 and kept in the dtype of x."""
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = (self.scale_shift_table + time.float()).chunk(6, dim=1)
-        normal = (self.norm1(x) * (1 + scale) + shift).type_as(x)
-        x = (x.float() + self.attn1(normal, normal, rotation) * gate).type_as(x)
+        m1, m2, m3, m4, m5, m6 = (time.float() + self.scale_shift_table).unbind(1)
+        seen = _modulated(self.norm1(x), m2, m1).type_as(x)
+        x = torch.addcmul(x.float(), self.attn1(seen, seen, rotation).float(), m3[:, None]).type_as(x)
         x = x + self.attn2(self.norm2(x).type_as(x), caption, None)
-        normal = (self.norm3(x) * (1 + mlp_scale) + mlp_shift).type_as(x)
-        return (x.float() + self.ffn(normal).float() * mlp_gate).type_as(x)
+        seen = _modulated(self.norm3(x), m5, m4).type_as(x)
+        return torch.addcmul(x.float(), self.ffn(seen).float(), m6[:, None]).type_as(x)
 
 
 class _TwoLayers(nn.Module):
@@ -120,7 +120,7 @@ class _Conditions(nn.Module):
 
 class WanTransformer(StoredNetwork):
     """See the module's docstring. Arguments are those of diffusers' WanTransformer3DModel; patch_size: latent frames,
-    rows and columns of a token."""
+    rows and columns of a token. rope_max_seq_len is kept for that class, and limits nothing here."""
 
     CONSTANT: ClassVar[dict[str, Any]] = {
         "_class_name": "WanTransformer3DModel",
@@ -158,13 +158,15 @@ class WanTransformer(StoredNetwork):
             eps=eps,
             rope_max_seq_len=rope_max_seq_len,
         )
+        if attention_head_dim % 2 or attention_head_dim < 6 or freq_dim % 2 or len(patch_size) != 3:
+            raise ValueError("attention_head_dim must be even and at least 6, freq_dim even, patch_size three numbers")
         width = num_attention_heads * attention_head_dim
         self.patch_embedding = nn.Conv3d(in_channels, width, kernel_size=patch_size, stride=patch_size)
         self.condition_embedder = _Conditions(width, freq_dim, text_dim)
         self.blocks = nn.ModuleList([_Block(width, num_attention_heads, ffn_dim, eps) for _ in range(num_layers)])
         self.norm_out = _Norm(width, eps, elementwise_affine=False)
         self.proj_out = nn.Linear(width, out_channels * math.prod(patch_size))
-        self.scale_shift_table = nn.Parameter(torch.randn(1, 2, width) / width**0.5)
+        self.scale_shift_table = _table(2, width)
 
     def forward(self, x: Tensor, timestep: Tensor, caption: Tensor) -> Tensor:
         """Prediction [B, C_out, T, h, w] for x [B, C_in, T, h, w], timesteps 1000·t [B] and a caption's embedding
@@ -176,15 +178,25 @@ class WanTransformer(StoredNetwork):
         rotation = _rotation(self.config.attention_head_dim, grid, x.device)
         for block in self.blocks:
             tokens = block(tokens, caption, modulation, rotation)
-        shift, scale = (self.scale_shift_table + time[:, None]).chunk(2, dim=1)
-        tokens = self.proj_out((self.norm_out(tokens) * (1 + scale) + shift).type_as(tokens))
-        patches = tokens.unflatten(2, (*self.config.patch_size, -1)).unflatten(1, grid)  # [B, T, h, w, p, p, p, C]
-        return patches.permute(0, 7, 1, 4, 2, 5, 3, 6).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        shift, scale = (time[:, None] + self.scale_shift_table).unbind(1)
+        patches = self.proj_out(_modulated(self.norm_out(tokens), scale, shift).type_as(tokens))
+        patches = patches.view(len(x), *grid, *self.config.patch_size, -1).movedim(-1, 1)  # [B, C, T, h, w, p, p, p]
+        return patches.permute(0, 1, 2, 5, 3, 6, 4, 7).reshape(len(x), -1, *x.shape[2:])
 
 
-@lru_cache(maxsize=8)
-def _rotation(head_width: int, grid: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the angles by which pairs of channels turn, [T·h·w, 1, head_width/2] in float32."""
+def _table(n: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.normal_(torch.empty(1, n, width), std=width**-0.5))
+
+
+def _modulated(normal: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """normal [B, n, W]; scale and shift [B, W]."""
+    return torch.addcmul(shift[:, None], normal, 1 + scale[:, None])
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)  # gradients may be wanted with what is kept here
+def _rotation(head_width: int, grid: tuple[int, int, int], device: torch.device) -> Tensor:
+    """By what pairs of channels turn, as complex numbers of size 1: [T·h·w, 1, head_width/2], complex64."""
     in_plane = 2 * (head_width // 6)
     angles = []
     for axis, width in enumerate((head_width - 2 * in_plane, in_plane, in_plane)):
@@ -194,10 +206,10 @@ def _rotation(head_width: int, grid: tuple[int, int, int], device: torch.device)
         shape[axis] = grid[axis]
         angles.append(along.view(shape).expand(*grid, -1))
     turn = torch.cat(angles, dim=-1).flatten(0, 2)[:, None]
-    return turn.cos().float().to(device), turn.sin().float().to(device)
+    return torch.complex(turn.cos().float(), turn.sin().float()).to(device)
 
 
-def _rotated(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """x [B, n, heads, head_width]; channels 2i and 2i + 1 are one pair."""
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1).flatten(-2).type_as(x)
+def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """x [B, n, heads, head_width]; channels 2i and 2i + 1 are real and imaginary part of one number."""
+    numbers = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(numbers * rotation).flatten(-2).type_as(x)
