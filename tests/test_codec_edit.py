@@ -205,11 +205,27 @@ def test_files_without_vectors_can_be_merged(home, tmp_path):
     notes = Notes()
     after = edited(home, tmp_path, merge=home / "atoms.vov", listener=notes)
     assert strengths(after) == [[1.0]] * 2 and captions(after) == ["waves"] * 2
-    assert "atoms.vov has no vector (vov encode --split 10:90): only its caption is merged" in notes.lines
+    assert "atoms.vov has no vector (vov encode --split 10:90): nothing is merged" in notes.lines
+    assert any(line.startswith("nothing changes") for line in notes.lines)
+    edited(home, tmp_path, "atoms", caption="a lake", name="lake.vov")
+    after = edited(home, tmp_path, merge=tmp_path / "lake.vov", listener=notes)
+    assert captions(after) == ["waves, a lake"] * 2
+    assert "lake.vov has no vector (vov encode --split 10:90): only its caption is merged" in notes.lines
     turned = edited(home, tmp_path, "atoms", merge=home / "other.vov")
     assert strengths(turned) == [[1.0]] * 2 and turned.header.adaptation is None
     with pytest.raises(UsageError, match="no vector whose strength"):
         edited(home, tmp_path, "atoms", strength=0.5)
+
+
+@pytest.mark.parametrize("change", [{"caption": "waves"}, {"strength": 1.0}, {"frame_rate": Fraction(25)}])
+def test_edits_that_change_nothing_keep_the_steering(home, tmp_path, change):
+    before = read_vov(home / "steered.vov")
+    if "frame_rate" in change:
+        change = {"frame_rate": Fraction(before.header.frame_rate_num, before.header.frame_rate_den)}
+    notes = Notes()
+    after = edited(home, tmp_path, "steered", listener=notes, **change)
+    assert after.segments == before.segments and after.header == before.header and after.extras == before.extras
+    assert notes.lines == ["nothing changes: the file already is as it is wanted"]
 
 
 def test_a_shorter_file_lends_its_last_vector(home, tmp_path):

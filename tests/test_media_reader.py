@@ -243,3 +243,27 @@ def test_image_formats_that_only_ffmpeg_reads(tmp_path):
     with open_frames(tmp_path / "a.tga") as reader:
         assert (np.stack(list(reader)) == frame).all()
     assert (reader.info.kind, reader.info.frame_rate, reader.info.n_frames) == ("image", 0, 1)
+
+
+UNEVEN = [0, 2, 4, 5, 11, 12, 20, 22, 24, 45, 47, 49]  # of twenty-fifths of a second
+
+
+def test_uneven_times_in_a_file_of_constant_rate(tmp_path):
+    """Matroska says how long a frame lasts whatever its time stamps say."""
+    numbered_clip(tmp_path / "a.mkv", 12, pts=UNEVEN)
+    with open_frames(tmp_path / "a.mkv") as reader:
+        assert len(list(reader)) == 12 and reader.info.frame_rate == 25
+        assert [notice for notice in reader.notices if "--fps 25" in notice] == reader.notices != []
+    with open_frames(tmp_path / "a.mkv", frame_rate=Fraction(25)) as reader:
+        shown = [round((int(frame[0, 0, 0]) - 20) / 5) for frame in reader]
+    assert shown[:6] == [0, 0, 1, 1, 2, 3] or shown[:6] == [0, 1, 1, 2, 2, 3]
+    assert len(shown) == 50 and [shown[time] for time in UNEVEN] == list(range(12))
+
+
+def test_even_times_are_left_alone(tmp_path):
+    for rate in (Fraction(25), Fraction(30000, 1001), Fraction(60000, 1001)):
+        numbered_clip(tmp_path / "a.mkv", 30, rate=rate)
+        for frame_rate in (None, rate):
+            with open_frames(tmp_path / "a.mkv", frame_rate=frame_rate) as reader:
+                assert [round((int(frame[0, 0, 0]) - 20) / 5) for frame in reader] == list(range(30))
+                assert reader.info.frame_rate == rate and not reader.notices

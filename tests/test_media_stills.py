@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+import zlib
 from fractions import Fraction
 
 import av
@@ -62,7 +64,25 @@ def test_exif_orientation(tmp_path, orientation):
     assert (frame[..., 0] == upright).all()
     degrees = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}.get(orientation, 0)
     assert reader.info.rotation == degrees
-    assert [f"by {degrees} degrees" in notice for notice in reader.notices] == [True] * bool(degrees)
+    said = " ".join(reader.notices)
+    assert (f"by {degrees} degrees" in said) == bool(degrees) and ("mirrored" in said) == (orientation in (2, 4, 5, 7))
+    assert bool(reader.notices) == (orientation != 1)
+
+
+def test_colours_of_16_bits_are_reduced_with_a_notice(tmp_path):
+    """Pillow has no mode for them: a PNG is written by hand."""
+    levels = np.array([0, 255, 32768, 65535], dtype=">u2")
+    row = np.stack([levels, levels[::-1], levels], axis=-1).astype(">u2").tobytes()
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 4, 2, 16, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress((b"\0" + row) * 2))
+    (tmp_path / "a.png").write_bytes(png + chunk(b"IEND", b""))
+    frame, reader = read(tmp_path / "a.png")
+    assert reader.info.bit_depth == 16 and reader.notices == ["16 bits per component are reduced to 8"]
+    assert np.abs(frame[0, :, 0].astype(int) - [0, 1, 128, 255]).max() <= 1
 
 
 def test_grey_palette_and_bilevel(tmp_path):

@@ -227,3 +227,15 @@ def test_file_objects(kind):
     buffer.seek(0)
     decoded, reader = read(buffer)
     assert decoded.shape == frames.shape and reader.info.frame_rate == 25
+
+
+def test_a_single_frame_of_a_video_fits_into_an_image(tmp_path):
+    frame = smooth_frame()
+    options = {"width": 80, "height": 48, "frame_rate": Fraction(25), "n_frames": 1}
+    with open_writer(tmp_path / "a.png", **options) as writer:
+        writer.write(frame)
+    assert (read(tmp_path / "a.png")[0][0] == frame).all()
+    for n_frames in (2, None):
+        with pytest.raises(UsageError, match="does not fit into one image"):
+            open_writer(tmp_path / "b.png", width=8, height=8, frame_rate=Fraction(25), n_frames=n_frames)
+    assert names_in(tmp_path) == ["a.png"]

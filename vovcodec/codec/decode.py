@@ -136,6 +136,7 @@ def decode_stream(
         container=options.container,
         overwrite=options.overwrite,
         sound=cut_track(track, first / rate, (last - first) / rate) if track and rate else None,
+        n_frames=last - first,
     )
     drifts: list[float] = []
     concealer = Concealer(stream, width, height)

@@ -95,7 +95,12 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
         captions = rewrite.joined_captions(stream, other)
         history.append({"edit": "merge", "name": name, "weight": options.merge_weight})
         if not any(segment.updates(other.header.adaptation) for segment in other.segments):
-            listener.note(f"{name} has no vector (vov encode --split 10:90): only its caption is merged")
+            rest = (
+                "only its caption is merged"
+                if captions != [stream.caption_of(each) for each in stream.segments]
+                else "nothing is merged"
+            )
+            listener.note(f"{name} has no vector (vov encode --split 10:90): {rest}")
     if options.caption is not None:
         caption = resolve_caption(options.caption, _no_frames, listener)
         captions = [caption] * len(stream.segments)
@@ -115,6 +120,9 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
             history.append({"edit": "frames", "to": options.n_frames})
         if options.frame_rate is not None:
             history.append({"edit": "fps", "to": str(options.frame_rate)})
+    if stream == before and options.keep_structure is None:
+        listener.note("nothing changes: the file already is as it is wanted")
+        return replace(before, layout=(), version=None)
     if options.keep_structure is not None:
         history.append({"edit": "keep-structure", "to": options.keep_structure})
     kept = keep_steering(before, stream, is_new_content=is_new_content, share=options.keep_structure)

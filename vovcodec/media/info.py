@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["VARIABLE_RATE", "MediaInfo"]
+__all__ = ["UNEVEN_TIMES", "VARIABLE_RATE", "MediaInfo"]
 
 VARIABLE_RATE = (
     "the frame rate is variable, on average {:.4g} per second; "
     "every frame is kept at that rate unless another rate is asked for"
+)
+UNEVEN_TIMES = (
+    "frames are not evenly spaced in time, whatever the file says: they are now; --fps {:.4g} keeps their times"
 )
 
 

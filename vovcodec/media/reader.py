@@ -12,7 +12,7 @@ import numpy as np
 
 from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
-from vovcodec.media.info import MediaInfo
+from vovcodec.media.info import UNEVEN_TIMES, MediaInfo
 from vovcodec.media.sound import SoundWish
 from vovcodec.media.source import PictureSource, open_source
 
@@ -95,7 +95,8 @@ class FrameReader:
             frame_rate = info.frame_rate
             self.notices.append("frames are dropped or repeated to keep that rate, so that the sound stays in sync")
         self._start_s, self._duration_s, self._n_frames = start_s or Fraction(0), duration_s, n_frames
-        self._rate = None if frame_rate == info.frame_rate and not source.is_variable else frame_rate
+        # A file may say that its rate is constant where it is not: what is asked for is done by time.
+        self._rate = frame_rate
         selected = bool(start_s or duration_s or n_frames or self._rate)
         self.info: MediaInfo = replace(
             info,
@@ -145,8 +146,16 @@ class FrameReader:
                 return
             if not n_selected:
                 self._begin_sound(time_s)
+            expected_s = self._first_s + n_selected / info.frame_rate if info.frame_rate else time_s
+            if abs(time_s - expected_s) > 3 * half_s and not self._source.is_variable:
+                self._note_uneven_times(info.frame_rate)
             n_selected += 1
             yield picture
+
+    def _note_uneven_times(self, rate: Fraction) -> None:
+        notice = UNEVEN_TIMES.format(float(rate))
+        if notice not in self.notices:
+            self.notices.append(notice)
 
     def _resampled(self) -> Iterator:
         """Frame k shows the picture nearest to start + k/rate, while that is inside the clip."""

@@ -30,6 +30,7 @@ _SHORTEST_DELAY_S = Fraction(2, 100)
 
 _BIT_DEPTHS = {"1": 1, "I;16": 16, "I;16B": 16, "I;16L": 16, "I": 32, "F": 32}
 _CAME_UPRIGHT_BY = {3: 180, 4: 180, 5: 90, 6: 90, 7: 270, 8: 270}  # EXIF orientation → degrees clockwise
+_MIRRORED = {2, 4, 5, 7}
 _EXIF_ORIENTATION = 0x0112
 
 
@@ -52,13 +53,16 @@ class StillSource:
     def __init__(self, image: Image.Image, name: str):
         self.notices: list[str] = []
         pixel_format, bit_depth, has_alpha = image.mode, bit_depth_of(image), has_alpha_in(image)
+        image.info["bit_depth"] = bit_depth  # looking for EXIF data may load a PNG, which then no longer tells
         orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         with explained(name), image:
             self._frame = image_to_rgb(image, self.notices)
         turned = _CAME_UPRIGHT_BY.get(orientation, 0)
-        if turned:
-            self.notices.append(f"turned upright by {turned} degrees clockwise, as its EXIF orientation says")
+        changes = [f"turned upright by {turned} degrees clockwise"] if turned else []
+        changes += ["mirrored"] if orientation in _MIRRORED else []
+        if changes:
+            self.notices.append(f"{' and '.join(changes)}, as its EXIF orientation says")
         if n_pages > 1:
             self.notices.append(f"only the first of {n_pages} pages is used")
         height, width = self._frame.shape[:2]

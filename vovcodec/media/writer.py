@@ -102,6 +102,7 @@ def open_writer(
     quality: int | None = None,
     overwrite: bool = False,
     sound: AudioTrack | None = None,
+    n_frames: int | None = None,
 ) -> FrameWriter:
     """Opens an output for frames of width × height.
 
@@ -116,6 +117,7 @@ def open_writer(
     quality         the encoder's own scale: CRF for mp4, mov, mkv, webm (lower is better); 1…100 for jpg, webp, avif
     overwrite       False: an existing output raises OutputExistsError
     sound           plays from the first frame on; a notice tells where the output cannot hold it
+    n_frames        how many will come, if known: a single one of a video fits into an image
 
     Raises UsageError (what the target cannot hold), OutputExistsError, MediaError.
     """
@@ -140,7 +142,7 @@ def open_writer(
             writer = FrameWriter(*open_sequence(name, kind, quality, overwrite), width, height)
             writer.notices += _without_sound(kind, sound)
             return writer
-        if frame_rate:
+        if frame_rate and n_frames != 1:
             raise UsageError(_several_frames_in_an_image(name, kind))
         return _writer(target, overwrite, width, height, lambda output: StillEncoder(output, kind, quality))
     if not frame_rate:
