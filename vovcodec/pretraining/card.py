@@ -193,11 +193,12 @@ These two networks are stored in one byte per weight with a scale per output, th
 
 What is coded is all of a picture, and a clip less the upper half of its chroma's frequencies: held-out clips, PSNR of
 encode and decode, {clip_ceiling:.2f} dB. The transformer sees both through a linear block transform, of which the same
-clips have {ceiling:.2f} dB. Non-linear autoencoders were compared with that through steering, each with four
+clips have {ceiling:.2f} dB. Non-linear autoencoders were compared with that through steering, each with 45
 minutes of training on one core and the same small prior on top (`python -m vovcodec.bench.autoencoders`): on three
-clips of 33 frames in 400 bytes a small Wan design is ahead (18.8 against 18.5 dB, SSIM .425 against .337), from 800
-bytes on and on pictures from 200 it stops at its ceiling of 18 to 20 dB, where the block transform's is 30 to 35. So
-short a training says little about the design.
+clips of 33 frames in 400 to 1500 bytes a small Wan design is 0.3 dB ahead (21.4 against 21.2 dB in 400, SSIM .517
+against .461), at 3000 bytes and on pictures it nears its ceiling of 22 to 23 dB, where the block transform's is 30 to
+35; a space-to-depth design is a little behind it, a deep-compression one of 16×16 pixels (12 minutes) ends at 17 to 18
+dB. With hours on a GPU such a design may well be the better one.
 
 ## Limits
 
