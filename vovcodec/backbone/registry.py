@@ -63,8 +63,8 @@ def load_backbone(
 
 @contextmanager
 def _collection_paused() -> Iterator[None]:
-    """Importing the libraries of the big models makes a million objects that stay: the garbage collector would visit them
-    again and again, which takes it a second."""
+    """Importing the libraries of the big models makes a million objects that stay: the garbage collector would visit
+    them again and again, which takes it a second."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

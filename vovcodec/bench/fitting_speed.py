@@ -3,9 +3,9 @@
     python -m vovcodec.bench.fitting_speed [--architecture pocket|wan2.1-1.3b|wan2.1-14b|tiny …] [--shape 81x480x832]
         [--device auto] [--precision bfloat16] [--checkpointing auto] [--compile] [--steps 5] [--out FILE.tsv]
 
-All sides run diffusers' Wan classes (pocket too, whose own class computes the same) at the full size of the architecture
-with random weights, made on the device, one after the other, each in a process of its own. What cannot be measured, for want of memory above all, becomes a row that
-says why, and the rest goes on; the exit code is then 5.
+All sides run diffusers' Wan classes (pocket too, whose own class computes the same) at the full size of the
+architecture with random weights, made on the device, one after the other, each in a process of its own. What cannot be
+measured, for want of memory above all, becomes a row that says why, and the rest goes on; the exit code is then 5.
 
 Rows of a side: `fit`, an optimiser step; `decode`, one step of a decoder; `frozen pass`, the same model without a
 vector, one forward pass and its backward pass to the input. Ours also: `steering` and `decoding`, a whole segment with
