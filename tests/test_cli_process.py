@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -110,3 +111,15 @@ def test_signals_end_with_130(number, tmp_path):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"vov: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+)
+def test_waiting_threads_spin_for_a_moment_only(given, expected):
+    """Set before torch loads; what the user says counts."""
+    script = "import os, sys; sys.argv = ['vov', '--version']; from vovcodec.cli.app import main\n"
+    script += "try: main()\nexcept SystemExit: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    bare = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", script], env=bare | given, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == [expected, "False"]
