@@ -198,9 +198,9 @@ def changed_config(folder: Path, **fields) -> None:
         ("detail", {"width": 9}, "asks for more"),
         ("clips", {"widths": [8, 8]}, "damaged"),
         ("clips", {"widths": []}, "damaged"),
-        ("clips", {"water_level": 0}, "water_level = 0"),
+        ("clips", {"water_level": -0.5}, "water_level = -0.5"),
         ("vae", {"latent_channels": -1}, "latent_channels = -1"),
-        ("vae", {"latent_scale": 0.0}, "latent_scale = 0"),
+        ("vae", {"latent_scale": 0.0}, "latent_scale must not be 0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(tmp_path, component, fields, words):

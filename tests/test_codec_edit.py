@@ -205,12 +205,12 @@ def test_files_without_vectors_can_be_merged(home, tmp_path):
     notes = Notes()
     after = edited(home, tmp_path, merge=home / "atoms.vov", listener=notes)
     assert strengths(after) == [[1.0]] * 2 and captions(after) == ["waves"] * 2
-    assert "atoms.vov has no vector (vov encode --split 10:90): nothing is merged" in notes.lines
+    assert "atoms.vov has no vector (vov encode --split 10:90): it can lend its caption only" in notes.lines
     assert any(line.startswith("nothing changes") for line in notes.lines)
     edited(home, tmp_path, "atoms", caption="a lake", name="lake.vov")
     after = edited(home, tmp_path, merge=tmp_path / "lake.vov", listener=notes)
     assert captions(after) == ["waves, a lake"] * 2
-    assert "lake.vov has no vector (vov encode --split 10:90): only its caption is merged" in notes.lines
+    assert "lake.vov has no vector (vov encode --split 10:90): it can lend its caption only" in notes.lines
     turned = edited(home, tmp_path, "atoms", merge=home / "other.vov")
     assert strengths(turned) == [[1.0]] * 2 and turned.header.adaptation is None
     with pytest.raises(UsageError, match="no vector whose strength"):

@@ -95,12 +95,7 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
         captions = rewrite.joined_captions(stream, other)
         history.append({"edit": "merge", "name": name, "weight": options.merge_weight})
         if not any(segment.updates(other.header.adaptation) for segment in other.segments):
-            rest = (
-                "only its caption is merged"
-                if captions != [stream.caption_of(each) for each in stream.segments]
-                else "nothing is merged"
-            )
-            listener.note(f"{name} has no vector (vov encode --split 10:90): {rest}")
+            listener.note(f"{name} has no vector (vov encode --split 10:90): it can lend its caption only")
     if options.caption is not None:
         caption = resolve_caption(options.caption, _no_frames, listener)
         captions = [caption] * len(stream.segments)

@@ -16,7 +16,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from vovcodec.errors import MediaError
 from vovcodec.media import colour
 from vovcodec.media.faults import explained, media_error
-from vovcodec.media.info import VARIABLE_RATE, MediaInfo
+from vovcodec.media.info import VARIABLE_RATE, MediaInfo, note_once
 from vovcodec.media.sound import SoundWish
 from vovcodec.media.sound_reader import SoundReader
 from vovcodec.media.yuv import RANGE_FULL, RANGE_LIMITED, RANGE_UNSPECIFIED, PixelScaler
@@ -267,13 +267,12 @@ class ClipSource:
         width, height = self._size
         if (picture.width, picture.height) != self._size:
             line = f"the picture size changes; everything is scaled to {width}x{height}"
-            if line not in self.notices:
-                self.notices.append(line)
+            note_once(self.notices, line)
         with explained(self._name):
             frame = self._scaler.to_rgb(picture, width, height, self._has_alpha)
         if self._has_alpha:
-            if frame[..., 3].min() < 255 and "transparency is flattened on black" not in self.notices:
-                self.notices.append("transparency is flattened on black")
+            if frame[..., 3].min() < 255:
+                note_once(self.notices, "transparency is flattened on black")
             frame = colour.flatten(frame, colour.BLACK)
         return self._turn.apply(frame)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-__all__ = ["UNEVEN_TIMES", "VARIABLE_RATE", "MediaInfo"]
+__all__ = ["UNEVEN_TIMES", "VARIABLE_RATE", "MediaInfo", "note_once"]
 
 VARIABLE_RATE = (
     "the frame rate is variable, on average {:.4g} per second; "
     "every frame is kept at that rate unless another rate is asked for"
 )
 UNEVEN_TIMES = (
-    "frames are not evenly spaced in time, whatever the file says: they are now; --fps {:.4g} keeps their times"
+    "frames are less even in time than the file says; every frame is kept, at {0:.4g} per second, and --fps {0:.4g} "
+    "keeps the times instead"
 )
 
 
@@ -55,3 +56,9 @@ class MediaInfo:
     has_audio: bool
     codec: str
     container: str
+
+
+def note_once(notices: list[str], line: str) -> None:
+    """Appends a line that is not there yet: frames of one file lose the same things."""
+    if line not in notices:
+        notices.append(line)

@@ -6,7 +6,9 @@ import io
 
 from PIL import Image, ImageChops, ImageCms
 
-__all__ = ["note_once", "to_srgb"]
+from vovcodec.media.info import note_once
+
+__all__ = ["to_srgb"]
 
 
 def to_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Image.Image:
@@ -47,12 +49,6 @@ def to_srgb(image: Image.Image, profile: bytes | None, notices: list[str]) -> Im
         name = _name(source) or "without a name"
         note_once(notices, f"colours are converted to sRGB from the embedded profile {name}")
     return converted
-
-
-def note_once(notices: list[str], line: str) -> None:
-    """Appends a line that is not there yet: frames of one file lose the same things."""
-    if line not in notices:
-        notices.append(line)
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:

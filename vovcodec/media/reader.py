@@ -12,7 +12,7 @@ import numpy as np
 
 from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
-from vovcodec.media.info import UNEVEN_TIMES, MediaInfo
+from vovcodec.media.info import UNEVEN_TIMES, MediaInfo, note_once
 from vovcodec.media.sound import SoundWish
 from vovcodec.media.source import PictureSource, open_source
 
@@ -148,14 +148,9 @@ class FrameReader:
                 self._begin_sound(time_s)
             expected_s = self._first_s + n_selected / info.frame_rate if info.frame_rate else time_s
             if abs(time_s - expected_s) > 3 * half_s and not self._source.is_variable:
-                self._note_uneven_times(info.frame_rate)
+                note_once(self.notices, UNEVEN_TIMES.format(float(info.frame_rate)))
             n_selected += 1
             yield picture
-
-    def _note_uneven_times(self, rate: Fraction) -> None:
-        notice = UNEVEN_TIMES.format(float(rate))
-        if notice not in self.notices:
-            self.notices.append(notice)
 
     def _resampled(self) -> Iterator:
         """Frame k shows the picture nearest to start + k/rate, while that is inside the clip."""

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps, ImageSequence
 
 from vovcodec.media import colour
 from vovcodec.media.faults import explained
-from vovcodec.media.info import VARIABLE_RATE, MediaInfo
-from vovcodec.media.profiles import note_once, to_srgb
+from vovcodec.media.info import VARIABLE_RATE, MediaInfo, note_once
+from vovcodec.media.profiles import to_srgb
 
 __all__ = ["AnimationSource", "StillSource", "image_to_rgb", "open_image"]
 

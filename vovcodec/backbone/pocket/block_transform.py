@@ -69,10 +69,10 @@ class BlockTransformAutoencoder(StoredNetwork):
     (damped) on the training set.
     """
 
-    MAY_BE_ZERO = frozenset({"damping"})
-
     def __init__(self, latent_channels: int = 64, latent_scale: float = 0.25, damping: float = 10.0):
-        super().__init__(latent_channels=latent_channels, latent_scale=latent_scale, damping=damping)
+        super().__init__()
+        if not latent_scale:
+            raise ValueError("latent_scale must not be 0")
         area = 3 * BLOCK_PX * BLOCK_PX
         self.register_buffer("intra_basis", torch.eye(latent_channels, area))
         self.register_buffer("inter_basis", torch.eye(latent_channels, area * GROUP_FRAMES))

@@ -154,7 +154,7 @@ class ClipNetwork(StoredNetwork):
         water_level: float = 1.2133,
         block_channels: int = 64,
     ) -> None:
-        super().__init__(widths=widths, blocks=blocks, water_level=water_level, block_channels=block_channels)
+        super().__init__()
         self.register_buffer("colours", torch.eye(3))
         self.register_buffer("spectrum", torch.tensor([[-6.0, 0.01, 1.0, 0.1, 0.5]] * 3))
         self.register_buffer("variance", torch.ones(1))

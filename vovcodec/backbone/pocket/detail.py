@@ -46,7 +46,7 @@ class DetailNetwork(StoredNetwork):
     """See the module's docstring. `channels`: latent channels C; `width`, `layers`: its size."""
 
     def __init__(self, channels: int = 64, width: int = 128, layers: int = 3):
-        super().__init__(channels=channels, width=width, layers=layers)
+        super().__init__()
         self.proj_in = nn.Linear(2 * channels + 1, width)
         self.time = TimeEmbedding(width)
         self.blocks = nn.ModuleList([_Block(width) for _ in range(layers)])

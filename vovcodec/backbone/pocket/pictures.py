@@ -62,7 +62,7 @@ class PictureNetwork(StoredNetwork):
     def __init__(
         self, widths: tuple[int, ...] = (64, 128, 192), blocks: tuple[int, ...] = (2, 2, 2), water_level: float = 0.3
     ) -> None:
-        super().__init__(widths=widths, blocks=blocks, water_level=water_level)
+        super().__init__()
         self.register_buffer("colours", torch.eye(3))
         self.register_buffer("spectrum", torch.tensor([[-4.0, 0.01, 1.0]] * 3))
         self.register_buffer("variance", torch.ones(1))

@@ -42,20 +42,24 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class StoredNetwork(nn.Module):
-    """A network that knows the arguments it was made with, as `config`.
+    """A network that knows the arguments it was made with, as `config`; all of them have defaults.
 
-    Subclasses pass these to the constructor here, and may say how other libraries call them: WEIGHTS, name of the file;
-    CONSTANT, fields of config.json that their architecture leaves no choice in. MAY_BE_ZERO: settings that are numbers
-    above zero elsewhere.
+    Subclasses may say how other libraries call them: WEIGHTS, name of the file; CONSTANT, fields of config.json that
+    their architecture leaves no choice in.
     """
 
     WEIGHTS: ClassVar[str] = "diffusion_pytorch_model.safetensors"
     CONSTANT: ClassVar[dict[str, Any]] = {}
-    MAY_BE_ZERO: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__()
-        self.config = SimpleNamespace(**settings)
+    config: SimpleNamespace
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Self:
+        network = super().__new__(cls)
+        given = inspect.signature(cls.__init__).bind(network, *arguments, **settings)
+        given.apply_defaults()
+        _, *values = given.arguments.items()  # the first one is the network itself
+        network.config = SimpleNamespace(**dict(values))
+        return network
 
     def save_pretrained(self, folder: Path, *, as_bytes: bool = False) -> None:
         """Writes config.json and the weights into `folder`. as_bytes: parameters of two or more dimensions in one byte
@@ -108,21 +112,18 @@ class StoredNetwork(nn.Module):
             if not name.startswith("_") and fields.get(name, value) != value:
                 raise ValueError(f"{_CONFIG} has {name} = {fields[name]!r}, which must be {value!r}")
         kinds = typing.get_type_hints(cls.__init__)
-        known = [name for name in inspect.signature(cls).parameters if name in fields]
-        return {name: _checked(name, fields[name], kinds[name], cls.MAY_BE_ZERO) for name in known}
+        return {name: _checked(name, fields[name], kind) for name, kind in kinds.items() if name in fields}
 
 
-def _checked(name: str, value: Any, kind: type, may_be_zero: frozenset[str]) -> Any:
-    """A setting of the annotated kind: an int, a float or a tuple of ints, finite and above zero."""
+def _checked(name: str, value: Any, kind: type) -> Any:
+    """A setting of the annotated kind: an int of at least 1, a float of at least 0 or a tuple of such ints."""
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise ValueError(f"{_CONFIG} has {name} = {value!r}, which must be a list")
-        return tuple(_checked(name, each, int, may_be_zero) for each in value)
-    wanted = int if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, wanted) or not 0 <= value <= _MOST:
-        raise ValueError(f"{_CONFIG} has {name} = {value!r}, which must be a number from 0 to {_MOST}")
-    if value == 0 and name not in may_be_zero:
-        raise ValueError(f"{_CONFIG} has {name} = 0")
+        return tuple(_checked(name, each, int) for each in value)
+    kinds, least = (int, 1) if kind is int else ((int, float), 0)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= _MOST:
+        raise ValueError(f"{_CONFIG} has {name} = {value!r}, which must be a number from {least} to {_MOST}")
     return value
 
 

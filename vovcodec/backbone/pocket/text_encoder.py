@@ -106,15 +106,7 @@ class TextEncoder(StoredNetwork):
         num_heads: int = 4,
         layer_norm_epsilon: float = 1e-6,
     ) -> None:
-        super().__init__(
-            vocab_size=vocab_size,
-            d_model=d_model,
-            d_kv=d_kv,
-            d_ff=d_ff,
-            num_layers=num_layers,
-            num_heads=num_heads,
-            layer_norm_epsilon=layer_norm_epsilon,
-        )
+        super().__init__()
         self.shared = nn.Embedding(vocab_size, d_model)
         self.encoder = nn.Module()
         self.encoder.block = nn.ModuleList(

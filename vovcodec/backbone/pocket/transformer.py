@@ -145,19 +145,7 @@ class WanTransformer(StoredNetwork):
         eps: float = 1e-6,
         rope_max_seq_len: int = 256,
     ) -> None:
-        super().__init__(
-            patch_size=patch_size,
-            num_attention_heads=num_attention_heads,
-            attention_head_dim=attention_head_dim,
-            in_channels=in_channels,
-            out_channels=out_channels,
-            text_dim=text_dim,
-            freq_dim=freq_dim,
-            ffn_dim=ffn_dim,
-            num_layers=num_layers,
-            eps=eps,
-            rope_max_seq_len=rope_max_seq_len,
-        )
+        super().__init__()
         if attention_head_dim % 2 or attention_head_dim < 6 or freq_dim % 2 or len(patch_size) != 3:
             raise ValueError("attention_head_dim must be even and at least 6, freq_dim even, patch_size three numbers")
         width = num_attention_heads * attention_head_dim
