@@ -114,12 +114,24 @@ def test_signals_end_with_130(number, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")]
+    ("load", "given", "expected"),
+    [
+        ("1.83 1.69 1.82 3/79 22487\n", {}, "1000"),
+        ("1.83 1.69 1.82 1/79 22487\n", {}, "None"),
+        ("1.83 1.69 1.82 3/79 22487\n", {"GOMP_SPINCOUNT": "5"}, "5"),
+        ("1.83 1.69 1.82 3/79 22487\n", {"OMP_WAIT_POLICY": "ACTIVE"}, "None"),
+        ("1.83 1.69 1.82\n", {}, "None"),
+        ("1.83 1.69 1.82 many 22487\n", {}, "None"),
+        (None, {}, "None"),
+    ],
 )
-def test_waiting_threads_spin_for_a_moment_only(given, expected):
+def test_beside_others_waiting_threads_spin_for_a_moment_only(tmp_path, load, given, expected):
     """Set before torch loads; what the user says counts."""
-    script = "import os, sys; sys.argv = ['vov', '--version']; from vovcodec.cli.app import main\n"
-    script += "try: main()\nexcept SystemExit: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    if load is not None:
+        (tmp_path / "loadavg").write_text(load)
+    script = "import os, sys; from pathlib import Path; from vovcodec.cli import app\n"
+    script += f"sys.argv = ['vov', '--version']; app._LOAD = Path({str(tmp_path / 'loadavg')!r})\n"
+    script += "try: app.main()\nexcept SystemExit: print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
     bare = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     done = subprocess.run([sys.executable, "-c", script], env=bare | given, capture_output=True, text=True, check=True)
     assert done.stdout.split()[-2:] == [expected, "False"]

@@ -15,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -26,6 +27,8 @@ __all__ = ["COMPLETION_VARIABLE", "main", "root", "run"]
 EXIT_INTERNAL_ERROR = 1
 EXIT_USAGE = 2
 COMPLETION_VARIABLE = "_VOV_COMPLETE"  # set by the scripts of `vov completion`
+
+_LOAD = Path("/proc/loadavg")  # of Linux: three means, "running/all" threads, the latest process
 
 # Subcommand → module of this package that has it as `command`; loaded when it is called or listed.
 _COMMANDS = {
@@ -82,6 +85,15 @@ def root(context: click.Context) -> None:
         context.exit(EXIT_USAGE)
 
 
+def _others_compute() -> bool:
+    """Whether other processes compute at this moment: more threads run than this one. False where it is not known."""
+    try:
+        running, _ = _LOAD.read_text().split()[3].split("/")
+        return int(running) > 1
+    except (OSError, ValueError, IndexError):
+        return False
+
+
 def main() -> NoReturn:
     """Entry point of the installed command."""
     # Before any library loads: the command speaks for itself, and nothing is fetched behind the user's back.
@@ -89,9 +101,9 @@ def main() -> NoReturn:
         os.environ.setdefault(name, "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        # Threads of torch that wait for one another spin for long, by default: two stills at a time on two cores took
-        # 36 s where one takes 7. Spinning for a moment only, two take 11 s, and one alone a tenth longer than before.
+    if "OMP_WAIT_POLICY" not in os.environ and _others_compute():
+        # Threads of torch spin while they wait for one another, for long: two stills at a time on two cores took 36 s,
+        # one takes 8. Spinning for a moment only they take 12, but a command alone would take a tenth longer.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if COMPLETION_VARIABLE in os.environ:
         from vovcodec.cli.completion import complete
