@@ -118,3 +118,22 @@ def test_the_style_follows_flags_and_terminal(style, quiet, terminal, expected):
 
 def test_unknown_figures_keep_their_name():
     assert format_figures({"lambda_": 0.00412345, "ssim": 0.5}) == "lambda_ 0.004123, SSIM 0.500"
+
+
+@pytest.mark.parametrize("style", [*ProgressStyle])
+def test_one_of_several_inputs_is_named_in_every_line(style):
+    stream = io.StringIO()
+    running = Running("cpu", None, False, False, style, quiet=False, verbose=False, as_json=False)
+    with open_progress(running, stream, source="clips/a.mp4") as progress:
+        progress.note("the frame rate is variable")
+        progress.warn("clips/a.mp4 is dark")
+        progress.stage("steering", 2, done=1)
+        progress.advance()
+    lines = stream.getvalue().splitlines()
+    if style is ProgressStyle.json:
+        assert {json.loads(line)["file"] for line in lines} == {"clips/a.mp4"}
+        assert json.loads(lines[0])["message"] == "the frame rate is variable"
+        return
+    assert lines[:2] == ["clips/a.mp4: the frame rate is variable", "warning: clips/a.mp4 is dark"]
+    if style is not ProgressStyle.bar:
+        assert lines[2] == "clips/a.mp4: steering: resumed at 50 %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from vovcodec.cli.targets import ask_to_go_on, check_source, check_target, is_pi
 from vovcodec.codec.options import DecodeOptions
 from vovcodec.container import read_vov
 from vovcodec.errors import FormatError, VovError
+
+if TYPE_CHECKING:
+    from vovcodec.codec.models import BackboneCache
 
 __all__ = ["command"]
 
@@ -78,13 +81,16 @@ def _suffix(source: str, container: str | None) -> str:
         return ".mp4"  # decoding it will say what is wrong
 
 
-def _decode(source: str, output: str, options: DecodeOptions, running: arg.Running, *backbones: Any) -> int:
+def _decode(
+    source: str, output: str, options: DecodeOptions, running: arg.Running, backbones: BackboneCache | None = None
+) -> int:
+    """One file. backbones: given where it is one of several."""
     checked_source = check_source(source)
     target, may_overwrite = check_target(output, checked_source, running.overwrite, running.never_overwrite)
     options = dataclasses.replace(options, overwrite=may_overwrite)
-    with open_progress(running) as listener:
+    with open_progress(running, source=source if backbones else None) as listener:
         from vovcodec.codec.decode import decode
 
-        report = decode(checked_source, target, options, listener, *backbones)
+        report = decode(checked_source, target, options, listener, backbones)
     print_report(report, running, data_on_stdout=is_pipe(output))
     return FormatError.exit_code if report.damage else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from vovcodec.cli.targets import check_source, check_target, is_pipe
 from vovcodec.codec.devices import process_rank
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.errors import UsageError
+
+if TYPE_CHECKING:
+    from vovcodec.codec.models import BackboneCache
 
 __all__ = ["command"]
 
@@ -78,7 +81,10 @@ def command(
     _encode(sources[0], output, options, running)
 
 
-def _encode(source: str, output: str, options: EncodeOptions, running: arg.Running, *backbones: Any) -> None:
+def _encode(
+    source: str, output: str, options: EncodeOptions, running: arg.Running, backbones: BackboneCache | None = None
+) -> None:
+    """One file. backbones: given where it is one of several."""
     checked_source = check_source(source)
     if not is_pipe(output) and Path(output).suffix.lower() in _MEDIA_SUFFIXES:
         raise UsageError(f"encode writes a .vov file: name the output {Path(output).with_suffix('.vov')}")
@@ -88,9 +94,9 @@ def _encode(source: str, output: str, options: EncodeOptions, running: arg.Runni
         options = dataclasses.replace(options, overwrite=may_overwrite)
     else:
         target = output
-    with open_progress(running) as listener:
+    with open_progress(running, source=source if backbones else None) as listener:
         from vovcodec.codec.encode import encode
 
-        report = encode(checked_source, target, options, listener, *backbones)
+        report = encode(checked_source, target, options, listener, backbones)
     if rank == 0:
         print_report(report, running, data_on_stdout=is_pipe(output))

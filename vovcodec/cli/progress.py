@@ -18,16 +18,22 @@ from vovcodec.cli.arguments import ProgressStyle, Running
 __all__ = ["BarProgress", "JsonProgress", "PlainProgress", "QuietProgress", "Stage", "format_figures", "open_progress"]
 
 
-def open_progress(running: Running, stream: TextIO | None = None) -> PlainProgress:
-    """The listener for these flags. `auto`: a bar when `stream` (default stderr) is a terminal, else plain lines."""
+def open_progress(running: Running, stream: TextIO | None = None, *, source: str | None = None) -> PlainProgress:
+    """The listener for these flags. `auto`: a bar when `stream` (default stderr) is a terminal, else plain lines.
+
+    source: the input that is worked on, where it is one of several: every line names it.
+    """
     stream = stream or sys.stderr
     if running.progress is ProgressStyle.json:
-        return JsonProgress(stream)
-    if running.quiet:
-        return QuietProgress(stream)
-    if running.progress is ProgressStyle.bar or (running.progress is ProgressStyle.auto and stream.isatty()):
-        return BarProgress(stream)
-    return PlainProgress(stream, interval_s=1.0 if running.verbose else 5.0)
+        progress = JsonProgress(stream)
+    elif running.quiet:
+        progress = QuietProgress(stream)
+    elif running.progress is ProgressStyle.bar or (running.progress is ProgressStyle.auto and stream.isatty()):
+        progress = BarProgress(stream)
+    else:
+        progress = PlainProgress(stream, interval_s=1.0 if running.verbose else 5.0)
+    progress.source = source
+    return progress
 
 
 class Stage:
@@ -71,7 +77,12 @@ def _clock_text(seconds: float) -> str:
 
 
 class PlainProgress:
-    """One line when a stage resumes, at most one per `interval_s` while it runs, one when it ends."""
+    """One line when a stage resumes, at most one per `interval_s` while it runs, one when it ends.
+
+    source: the input that lines are about, where there are several.
+    """
+
+    source: str | None = None
 
     def __init__(self, stream: TextIO, interval_s: float = 5.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._interval_s, self._clock = stream, interval_s, clock
@@ -106,14 +117,14 @@ class PlainProgress:
             self._moved(stage, now_s)
 
     def note(self, message: str) -> None:
-        self._print(message)
+        self._say(message)
 
     def warn(self, message: str) -> None:
-        self._print(f"warning: {message}")
+        self._say(f"warning: {message}")
 
     def _began(self, stage: Stage) -> None:
         if stage.done:
-            self._print(f"{stage.name}: resumed at {stage.percent:.0f} %")
+            self._say(f"{stage.name}: resumed at {stage.percent:.0f} %")
 
     def _moved(self, stage: Stage, now_s: float) -> None:
         parts = [f"{stage.name}: {stage.percent:.0f} %", f"{_clock_text(stage.elapsed_s(now_s))} elapsed"]
@@ -122,7 +133,10 @@ class PlainProgress:
             parts.append(f"{_clock_text(left_s)} left")
         if self._figures:
             parts.append(format_figures(self._figures))
-        self._print(", ".join(parts))
+        self._say(", ".join(parts))
+
+    def _say(self, line: str) -> None:
+        self._print(line if self.source is None or self.source in line else f"{self.source}: {line}")
 
     def _print(self, line: str) -> None:
         # Nobody reads any more, or the log's disk is full: no reason to lose the work.
@@ -172,7 +186,8 @@ class JsonProgress(PlainProgress):
         )
 
     def _event(self, event: str, **content: Any) -> None:
-        self._print(json.dumps({"event": event, **content}))
+        named = {} if self.source is None else {"file": self.source}
+        self._print(json.dumps({"event": event, **named, **content}))
 
 
 class BarProgress(PlainProgress):
