@@ -66,6 +66,7 @@ CASES = [
     ("encode good.y4m -o good.vov", 6, "-y overwrites it"),
     ("encode good.y4m -o x.vov --bytes 0", 2, "--bytes"),
     ("encode good.y4m -o x.vov --bytes 1k --bitrate 6k", 2, "exclude each other"),
+    ("encode good.y4m -o x.vov --lambda 1e-3 --split 0:1", 2, "split leaves none"),
     ("encode good.y4m -o x.vov --fps fast", 2, "not a frame rate"),
     ("encode good.y4m -o x.vov --ss 1:99", 2, "not a time"),
     ("encode good.y4m -o x.vov --size 3", 2, "not a size"),

@@ -241,14 +241,15 @@ def test_either_part_may_be_empty(preset, tmp_path, split, part):
     ("n_frames", "options", "has_vector"),
     [
         (1, {}, False),
-        (5, {}, True),
-        (1, {"split": (0.3, 0.7)}, True),
+        (5, {}, False),
+        (5, {"split": (0.3, 0.7)}, True),
         (1, {"lambda_": 1e-3}, True),
+        (5, {"lambda_": 1e-3, "split": (0.3, 0.7)}, True),
     ],
 )
-def test_stills_may_have_a_split_of_their_own(preset, tmp_path, n_frames, options, has_vector):
-    text = preset.read_text().replace("still_bytes: 300}", "still_bytes: 300, split: [0.5, 0.5], still_split: [0, 1]}")
-    preset.write_text(text + "    rate: {split: null, still_split: null}\n")  # of `plain`, which does not steer
+def test_a_preset_may_leave_the_vector_out_until_it_is_asked_for(preset, tmp_path, n_frames, options, has_vector):
+    text = preset.read_text().replace("still_bytes: 300}", "still_bytes: 300, split: [0, 1]}")
+    preset.write_text(text + "    rate: {split: null}\n")  # of `plain`, which does not steer
     source, coded = tmp_path / "in.png", tmp_path / "out.vov"
     if n_frames == 1:
         Image.fromarray(picture()).save(source)

@@ -166,7 +166,6 @@ def test_all_problems_are_reported_at_once(preset_file):
         ("steering: {method: atoms}\nsampler: {method: ode}\n", "needs sampler.method eta"),
         ("rate: {bytes: 100, bpp: 0.1}\n", "bytes and bpp exclude each other"),
         ("rate: {split: [0.5, 0.5]}\n", "gives steering a share"),
-        ("rate: {still_split: [0, 1]}\n", "gives steering a share"),
         ("rate: {split: [0.5, 0.6]}\n", "sum to 1"),
         ("rate: {split: 0.5}\n", "must be a list"),
         ("efforts: {fast: {steering: {method: atoms}}}\n", "efforts.fast: steering.method atoms needs"),

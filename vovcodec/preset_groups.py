@@ -161,7 +161,7 @@ class Rate:
     """The default rate target: whole-file bytes per segment, bits per source pixel, or a fixed multiplier λ.
 
     At most one of the three. still_bytes: as bytes, for stills; null = `bytes`. split: shares of the payload
-    [vector, steering]; null = one twelfth for the vector. still_split: the same for stills; null = `split`.
+    [vector, steering]; null = one twelfth for the vector.
     """
 
     bytes: int | None = _setting(None, low=1)
@@ -169,7 +169,6 @@ class Rate:
     bpp: float | None = _setting(None, low=1e-6, high=24.0)
     lambda_: float | None = _setting(None, low=0.0, high=1e3)
     split: list | None = _setting(None, rule=_two_shares)  # noqa: RUF009 - a field, not a value
-    still_split: list | None = _setting(None, rule=_two_shares)  # noqa: RUF009
 
 
 @dataclass(frozen=True)

@@ -320,8 +320,6 @@ def _contradictions(body: Mapping[str, Any], prefix: str) -> list[str]:
         problems.append(f"{prefix}rate: {' and '.join(targets)} exclude each other")
     if steering.method != "none" and sampler.method == "ode":
         problems.append(f"{prefix}steering.method {steering.method} needs sampler.method eta: ode injects no noise")
-    for name in ("split", "still_split"):
-        shares = getattr(rate, name)
-        if shares is not None and shares[1] > 0 and steering.method == "none":
-            problems.append(f"{prefix}rate.{name} gives steering a share but steering.method is none")
+    if rate.split is not None and rate.split[1] > 0 and steering.method == "none":
+        problems.append(f"{prefix}rate.split gives steering a share but steering.method is none")
     return problems

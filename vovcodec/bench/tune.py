@@ -28,6 +28,7 @@ from vovcodec.bench.points import Item, byte_counts, encode_item, names, read_it
 from vovcodec.bench.preset_text import setting_path, with_note, with_values
 from vovcodec.bench.search import Coordinate, descend
 from vovcodec.bench.table import Table
+from vovcodec.codec.budget import with_parts
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.presets import Preset, load_preset, preset_digest, preset_path, resolve
 from vovcodec.progress import SilentListener
@@ -175,7 +176,7 @@ def _starting_point(preset: Preset, wanted: Sequence[str]) -> tuple[dict[str, An
     for name in wanted:
         if name not in known:
             raise UsageError(f"{name} is not searched; there are {', '.join(known)}")
-    has_vector = preset.adaptation.vector_length > 0
+    has_vector = with_parts(preset).adaptation.vector_length > 0
     start, coordinates = {}, []
     for short, each in known.items():
         if (wanted and short not in wanted) or (not each.name.startswith("steering.") and not has_vector):

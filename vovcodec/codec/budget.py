@@ -39,19 +39,16 @@ def target_file_bytes(
     return math.ceil(rate.bytes * max(n_frames / preset.geometry.segment_frames, 0.25))
 
 
-def with_parts(preset: Preset, *, is_still: bool) -> Preset:
-    """The preset with the split of this input, and without the part of the file that gets no share of it.
+def with_parts(preset: Preset) -> Preset:
+    """The preset without the part of the file to which its split gives nothing.
 
-    A fixed multiplier λ weighs a vector's bits, so it needs one: the split of stills does not count then.
+    A fixed multiplier λ weighs a vector's bits and there is no total to share, so there is a vector then.
     """
-    rate = preset.rate
-    split = rate.still_split if is_still and rate.still_split and rate.lambda_ is None else rate.split
-    if split is None:
+    if preset.rate.split is None:
         return preset
-    preset = replace(preset, rate=replace(rate, split=split, still_split=None))
-    vector, steering = split
+    vector, steering = preset.rate.split
     if not steering:
         preset = replace(preset, steering=replace(preset.steering, method="none"))
-    if not vector:
+    if not vector and preset.rate.lambda_ is None:
         preset = replace(preset, adaptation=replace(preset.adaptation, vector_length=0))
     return preset

@@ -110,6 +110,7 @@ def _encode(
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))
+    preset = with_parts(preset)
     reader = open_frames(
         source,
         start_s=options.start_s,
@@ -120,7 +121,6 @@ def _encode(
     )
     with reader:
         info = reader.info
-        preset = with_parts(preset, is_still=info.kind == "image")
         width, height = _coded_size(info, preset, options)
         detector = CutDetector()
         with FrameSpool(width, height) as spool:

@@ -125,6 +125,8 @@ class EncodeOptions:
         _check_size(self.size)
         if self.split is not None and (min(self.split) < 0 or abs(sum(self.split) - 1) > 1e-9):
             raise UsageError(f"split must be two shares that sum to 1, not {self.split}")
+        if self.split is not None and not self.split[0] and self.lambda_ is not None:
+            raise UsageError("lambda weighs a vector's bits, and split leaves none: leave one of them out")
         if self.audio not in (None, "none", "copy"):
             least, most = _OPUS_BIT_RATES
             if not (self.audio.isdecimal() and least <= int(self.audio) <= most):
@@ -153,7 +155,7 @@ class EncodeOptions:
         rate = {"bytes": self.target_bytes, "bpp": self.target_bpp, "lambda": self.lambda_}
         rate = {key: value for key, value in rate.items() if value is not None}
         if self.split is not None:
-            rate |= {"split": list(self.split), "still_split": None}
+            rate["split"] = list(self.split)
         if rate:
             overrides["rate"] = rate
         return overrides

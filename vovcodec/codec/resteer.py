@@ -132,7 +132,7 @@ def preset_of_header(header: StreamHeader) -> Preset:
     for preset in of_model:
         for effort in (None, *preset.efforts):
             settings = resolve(preset, {"sampler": {"seed": header.sampler.seed}}, effort)
-            for used in (settings, with_parts(settings, is_still=not header.frame_rate_num)):
+            for used in (settings, with_parts(settings)):
                 if preset_digest(used) == header.preset_digest:
                     return used
     return resolve((of_model or presets)[0], {}, None)
