@@ -76,7 +76,7 @@ def test_what_is_accepted(parser, text, expected):
         (arg.parse_replacement, ["", "dog", "=dog"]),
         (arg.parse_merge, ["b.vov:", "b.vov:half", "b.vov:nan"]),
         (arg.parse_audio, ["loud", "0"]),
-        (arg.parse_device, ["gpu", "cuda:", "cuda:a", "CPU"]),
+        (arg.parse_device, ["gpu", "cuda:", "cuda:a", "CPU", "mps"]),
     ],
 )
 def test_what_is_refused(parser, texts):

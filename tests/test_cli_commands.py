@@ -51,7 +51,8 @@ class Codec:
         self.behaviour = lambda *arguments: None
 
     def verb(self, report):
-        def call(*arguments):
+        def call(*arguments, **settings):
+            arguments = arguments if arguments[-1] is not None else arguments[:-1]  # no model is kept for others
             self.calls.append(arguments)
             self.behaviour(*arguments)
             return report
@@ -129,7 +130,7 @@ def test_each_rate_flag(codec, clip, flags, expected):
 
 
 def test_every_decode_flag_reaches_its_option(codec, clip):
-    flags = "--steps 8 --size coded --ss 1 -t 2 --verify --device cpu --force --threads 2 --container y4m"
+    flags = "--steps 8 --size coded --ss 1 -t 2 --device cpu --force --threads 2 --container y4m"
     flags += " --limit frames=500 --limit memory=8G --limit hours=0.5"
     assert run(["decode", "in.mp4", "-o", "out.y4m", *flags.split()]) == 0
     assert codec.calls[0][:2] == (Path("in.mp4"), Path("out.y4m"))
@@ -138,13 +139,17 @@ def test_every_decode_flag_reaches_its_option(codec, clip):
         size="coded",
         start_s=1.0,
         duration_s=2.0,
-        verify=True,
         device="cpu",
         force=True,
         threads=2,
         container="y4m",
         limits=DecodeLimits(frames=500, memory=8 * 10**9, hours=0.5),
     )
+
+
+def test_verify_reaches_decode(codec, clip):
+    assert run(["decode", "in.mp4", "-o", "out.y4m", "--verify"]) == 0
+    assert codec.calls[0][2].verify
 
 
 def test_guidance_reaches_decode(codec, clip):

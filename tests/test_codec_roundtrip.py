@@ -22,6 +22,7 @@ from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import encode as encode_module
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
+from vovcodec.codec.header import nearest_fraction
 from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
 from vovcodec.codec.scale import scale
 from vovcodec.container import read_vov, write_vov
@@ -372,6 +373,8 @@ def test_realism_goes_on_from_where_the_file_ends(preset, tmp_path):
     ):
         with pytest.raises(UsageError, match="realism"):
             DecodeOptions(**wrong)
+    with pytest.raises(UsageError, match="with steps the picture is another one"):
+        DecodeOptions(steps=3, verify=True)
 
 
 def test_a_file_cut_short_is_named(preset, tmp_path):
@@ -393,6 +396,63 @@ def test_realism_of_several_segments_and_of_a_part(preset, tmp_path):
     assert np.array_equal(frames_of(tmp_path / "part.y4m"), frames_of(tmp_path / "whole.y4m")[35:])
     last = read_vov(coded).segments[1]
     assert report.n_network_evaluations == 1 + len(last.atoms.counts) + EXTRA + REALISM_STEPS
+
+
+@pytest.mark.parametrize("target_bytes", [40_000_000, 10**12])
+def test_more_bytes_than_any_file_can_use(preset, tmp_path, target_bytes):
+    listener = Listener()
+    options = EncodeOptions(preset=preset, effort="instant", target_bytes=target_bytes)
+    report = encode(clip(tmp_path, 1), tmp_path / "out.vov", options, listener)
+    assert report.size_bytes < 100_000 and report.peak_memory_bytes < 4e9
+    assert any("has no use for more" in note for note in listener.notes)
+
+
+def test_pictures_that_no_file_can_name_are_refused_before_they_are_read(preset, tmp_path, monkeypatch):
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (16400, 2)).save(wide)
+    monkeypatch.setattr(encode_module.FrameSpool, "append", lambda *_: pytest.fail("the input was read"))
+    with pytest.raises(MediaError, match="up to 16384x16384 can be coded, not of 16400x2"):
+        encode(wide, tmp_path / "out.vov", EncodeOptions(preset=preset))
+    with pytest.raises(UsageError, match="multiples of 16, up to 8192; 8208x16 is not one, the nearest is 8192x16"):
+        encode(clip(tmp_path, 1), tmp_path / "out.vov", EncodeOptions(preset=preset, size=(8208, 16)))
+
+
+@pytest.mark.parametrize(("aspect", "expected"), [("100000:99999", (65536, 65535)), ("3:100000", (1, 33333))])
+def test_what_the_header_cannot_hold_exactly_is_rounded(preset, tmp_path, aspect, expected):
+    source = clip(tmp_path, 1)
+    source.write_bytes(source.read_bytes().replace(b"A1:1", f"A{aspect}".encode(), 1))
+    encode(source, tmp_path / "out.vov", EncodeOptions(preset=preset, effort="instant", target_bytes=300))
+    header = read_vov(tmp_path / "out.vov").header
+    assert (header.sample_aspect_num, header.sample_aspect_den) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Fraction(0), Fraction(0)),
+        (Fraction(7, 10), Fraction(7, 10)),
+        (Fraction(10, 7), Fraction(10, 7)),
+        (Fraction(314, 100), Fraction(91, 29)),
+        (Fraction(100, 314), Fraction(29, 91)),
+        (Fraction(1, 1000), Fraction(1, 100)),
+        (Fraction(1000), Fraction(100)),
+    ],
+)
+def test_fractions_of_small_numbers(value, expected):
+    assert nearest_fraction(value, 100) == expected
+
+
+def test_a_missing_model_is_told_before_the_input_is_opened(preset, tmp_path):
+    with pytest.raises(ModelError, match="no folder"):
+        encode(tmp_path / "none.mp4", tmp_path / "out.vov", EncodeOptions(preset=preset, model=tmp_path / "nowhere"))
+
+
+def test_only_those_who_say_so_share_the_work_with_the_processes_of_torchrun(preset, tmp_path, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    encode(clip(tmp_path, 1), tmp_path / "out.vov", EncodeOptions(preset=preset, effort="instant"))
+    with pytest.raises(UsageError, match="several processes cannot read one standard input"):
+        encode("-", tmp_path / "out.vov", EncodeOptions(preset=preset, effort="instant"), together=True)
 
 
 def test_a_split_where_no_vector_is_fitted_is_refused(preset, tmp_path):
@@ -479,6 +539,7 @@ def test_a_big_model_says_what_it_needs_before_it_is_loaded(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(MODELS_VARIABLE, raising=False)
     monkeypatch.setattr("vovcodec.backbone.memory.free_memory_bytes", lambda device: 9 << 30)
+    monkeypatch.setattr(encode_module, "require_model", lambda *_: None)
     options, listener = EncodeOptions(preset="wan2.1-14b", device="cpu", compiled=True), Listener()
     with pytest.raises(ModelError, match="not on this machine"):
         encode(clip(tmp_path, 5), tmp_path / "out.vov", options, listener)

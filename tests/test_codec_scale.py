@@ -17,6 +17,7 @@ from tiny_clips import HEIGHT, N_FRAMES, WIDTH, Notes, picture, write_clip
 from tiny_models import save_tiny_pocket
 
 from vovcodec.backbone.geometry import evaluations_of_steps
+from vovcodec.codec import truncate
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
@@ -25,7 +26,7 @@ from vovcodec.codec.regenerate import Adapters, load_matching_backbone, regenera
 from vovcodec.codec.resteer import preset_of_header, read_reference
 from vovcodec.codec.scale import scale
 from vovcodec.codec.spool import FrameSpool
-from vovcodec.container import CodedAtoms, read_vov, write_vov
+from vovcodec.container import CodedAtoms, read_vov, serialize, write_vov
 from vovcodec.errors import FormatError, MediaError, ModelError, OutputExistsError, UsageError
 from vovcodec.media import open_frames
 from vovcodec.metrics import psnr
@@ -162,6 +163,25 @@ def test_without_a_reference_trailing_injections_go(home, tmp_path):
 def scaled_path(home, tmp_path, target_bytes) -> Path:
     scaled(home, tmp_path, target_bytes=target_bytes, name="full.vov")
     return tmp_path / "full.vov"
+
+
+def test_truncating_many_segments_tries_few_lengths(home, tmp_path, monkeypatch):
+    stream = read_vov(home / "steered.vov")
+    (first,) = stream.segments[:1]
+    n_segments = 200
+    header = dataclasses.replace(
+        stream.header, n_segments=n_segments, n_frames=n_segments * first.n_frames, segment_frames=first.n_frames
+    )
+    segments = tuple(
+        dataclasses.replace(first, index=number, first_frame=number * first.n_frames) for number in range(n_segments)
+    )
+    many = dataclasses.replace(stream, header=header, segments=segments, layout=())
+    sizes = []
+    monkeypatch.setattr(truncate, "serialize", lambda each: sizes.append(serialize(each)) or sizes[-1])
+    target = int(0.7 * len(serialize(many)))
+    left = [len(segment.atoms.counts) for segment in truncate.truncated(many, target).segments]
+    assert left == sorted(left, reverse=True) and 1 < len(set(left)) <= 2 and len(sizes) < 20
+    assert 0.99 * target < len(serialize(truncate.truncated(many, target))) <= target
 
 
 def test_truncation_uses_the_first_injections_as_they_were(home, tmp_path):

@@ -101,6 +101,15 @@ def test_scaling_keeps_the_sound(source, tmp_path, tiny_preset):
     assert report.size_bytes <= 5000 and audio_of(read_vov(tmp_path / "more.vov")) == before
 
 
+def test_scaling_to_the_presets_bytes_adds_the_sound_to_them_as_encode_does(source, tmp_path, tiny_preset):
+    made, _ = coded(source, tmp_path, tiny_preset)
+    listener = Lines()
+    report = scale(tmp_path / "out.vov", source, tmp_path / "again.vov", ScaleOptions(), listener)
+    (aim,) = [line for line in listener.lines if line.startswith("--bytes ")]
+    assert int(aim.split()[1].rstrip(",")) - report.sections["audio"] == pytest.approx(1200, abs=300)
+    assert report.sections["audio"] == made.sections["audio"]
+
+
 def test_a_sound_section_that_makes_no_sense_costs_only_the_sound(source, tmp_path, tiny_preset):
     coded(source, tmp_path, tiny_preset)
     stream = read_vov(tmp_path / "out.vov")

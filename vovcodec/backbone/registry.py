@@ -31,6 +31,8 @@ def pick_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError as error:
         raise ModelError(f"unknown device {name!r}; use auto, cpu or cuda:0") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ModelError(f"device {name!r} is none that models run on here; use auto, cpu or cuda:0")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ModelError(f"there is no {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return str(device)

@@ -138,7 +138,7 @@ def parse_audio(text: str) -> str:
 
 def parse_device(text: str) -> str:
     """`auto`, `cpu`, `cuda`, or `cuda:0,1` (`cpu,cpu`: two workers). Only the spelling is checked, torch not asked."""
-    if not re.fullmatch(r"auto|cpu(,cpu)*|mps|cuda(:\d{1,3}(,\d{1,3})*)?", text, re.ASCII):
+    if not re.fullmatch(r"auto|cpu(,cpu)*|cuda(:\d{1,3}(,\d{1,3})*)?", text, re.ASCII):
         raise ValueError(f"{text!r} is not one of auto, cpu, cuda, cuda:0,1")
     return text
 

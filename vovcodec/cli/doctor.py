@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 
 from vovcodec import __version__
-from vovcodec.cli.presets import embedded_weights_bytes
 from vovcodec.cli.report import format_mapping
+from vovcodec.codec.models import captioner_status, embedded_weights_bytes, model_report
 from vovcodec.errors import ModelError
 
 __all__ = ["command", "examine"]
@@ -52,8 +52,6 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     found = {"versions": versions}
     if "torch" in missing:
         return found | {"models": {"pocket": embedded}}, missing
-    from vovcodec.codec.models import captioner_status, model_report
-
     devices = _devices()
     best = "cuda:0" if "cuda:0" in devices else "cpu"
     reports = model_report(best)

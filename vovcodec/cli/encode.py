@@ -97,6 +97,6 @@ def _encode(
     with open_progress(running, source=source if backbones else None) as listener:
         from vovcodec.codec.encode import encode
 
-        report = encode(checked_source, target, options, listener, backbones)
+        report = encode(checked_source, target, options, listener, backbones, together=True)
     if rank == 0:
         print_report(report, running, data_on_stdout=is_pipe(output))

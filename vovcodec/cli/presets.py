@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.report import format_mapping, format_table, to_plain
 
-__all__ = ["command", "embedded_weights_bytes", "model_status"]
+__all__ = ["command"]
 
 _json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
@@ -22,11 +21,12 @@ def command(context: click.Context, as_json: bool) -> None:
     """List the presets; `vov presets show NAME` shows one."""
     if context.invoked_subcommand is not None:
         return
+    from vovcodec.codec.models import model_status
     from vovcodec.presets import list_presets, load_preset
 
     rows = []
     for preset in map(load_preset, list_presets()):
-        usable, reason = model_status(preset.backbone)
+        usable, reason = model_status(preset.backbone.id, preset.backbone.path, preset.backbone.revision)
         row = {"name": preset.name, "backbone": preset.backbone.id, "usable": usable, "model": reason}
         rows.append(row | {"description": preset.description, "efforts": list(preset.efforts)})
     if as_json:
@@ -56,29 +56,6 @@ def _show(name: str, effort: str | None, as_json: bool) -> None:
     content = title | {key: value for key, value in dataclasses.asdict(preset).items() if key not in title}
     content = _without_underscores({key: value for key, value in content.items() if value != {}})
     print(json.dumps(to_plain(content)) if as_json else format_mapping(content))
-
-
-def model_status(backbone: object) -> tuple[bool, str]:
-    """Whether the weights of a preset's backbone are on this machine, and where or what is missing."""
-    path = getattr(backbone, "path", None)
-    if path is not None and not Path(path).is_dir():
-        return False, f"no folder {path}"
-    if getattr(backbone, "id", None) == "pocket":
-        if path is not None:
-            return True, str(path)
-        size_bytes = embedded_weights_bytes()
-        if size_bytes:
-            return True, f"embedded, {size_bytes / 1e6:.1f} MB"
-        return False, "embedded weights missing"
-    from vovcodec.codec.models import model_status as hub_model_status
-
-    return hub_model_status(getattr(backbone, "id", ""), path, getattr(backbone, "revision", None))
-
-
-def embedded_weights_bytes() -> int:
-    """Size of the weights shipped inside the package in bytes; 0 when there are none."""
-    folder = Path(__file__).resolve().parent.parent / "backbone"
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
 def _without_underscores(content: dict) -> dict:

@@ -40,6 +40,7 @@ __all__ = [
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
+_MOST_BYTES = 2**20  # no segment has as many
 _USED_SHARE = 0.95  # of a target; less is worth a word
 _MARGIN_BITS, _BAR_BITS = 8, 9
 _LEAST_BYTES = 24  # per payload; less cannot show anything
@@ -81,8 +82,9 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
         blank_bytes = max(_LEAST_BYTES, blank_bytes + 2)
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     elif blank_bytes > _LONG_BYTES // 2:
-        # Long ones take longer sizes; segments differ, so that all are taken to be long.
-        blank_bytes = max(_LONG_BYTES, blank_bytes)
+        # Long ones take longer sizes; segments differ, so that all are taken to be long. Beyond what can be used the
+        # sizes stay as they are, and memory is only what is needed.
+        blank_bytes = min(max(_LONG_BYTES, blank_bytes), _MOST_BYTES)
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:

@@ -30,31 +30,31 @@ from vovcodec.codec.budget import target_file_bytes, with_parts
 from vovcodec.codec.captions import require_captioner, resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
+from vovcodec.codec.header import chosen_size, new_header
 from vovcodec.codec.injection import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
-from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone
+from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone, require_model
 from vovcodec.codec.options import EncodeOptions
 from vovcodec.codec.output import require_writable
-from vovcodec.codec.plans import adaptation_of_preset, plan_of_preset, sampler_of_preset
+from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.reports import EncodeReport
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
-from vovcodec.codec.sound import kept_sound, sound_wish
+from vovcodec.codec.sound import kept_sound, sound_bytes, sound_wish
 from vovcodec.codec.spans import planned_segments
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VERSION, AudioTrack, Segment, StreamHeader, VovFile
+from vovcodec.container import VERSION, AudioTrack, Segment, VovFile
 from vovcodec.errors import Interrupted, MediaError, OutputExistsError, UsageError
 from vovcodec.fitting.checkpoint import StateFolder, default_state_root
 from vovcodec.fitting.ranks import Ranks, joined_ranks
-from vovcodec.media import CutDetector, MediaInfo, coded_size, open_frames, pad_frames, resize_frames
-from vovcodec.presets import Preset, load_preset, preset_digest, resolve
+from vovcodec.media import CutDetector, MediaInfo, open_frames, pad_frames, resize_frames
+from vovcodec.presets import Preset, load_preset, resolve
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["encode"]
 
 _CAPTION_FRAMES = 64  # for a captioner; so that memory does not grow with the clip
-_COLOUR_RANGES = {"unspecified": 0, "limited": 1, "full": 2}
 
 
 def encode(
@@ -63,10 +63,10 @@ def encode(
     options: EncodeOptions | None = None,
     listener: ProgressListener | None = None,
     backbones: BackboneCache | None = None,
+    *,
+    together: bool = False,
 ) -> EncodeReport:
     """Encode a clip or picture and report what came out.
-
-    Under `torchrun` every process calls this: they fit each vector together, the first one writes and reports progress.
 
     Args:
         source: path, `frames/%05d.png`, or "-" for standard input.
@@ -74,11 +74,13 @@ def encode(
         options: see `EncodeOptions`; None = all defaults.
         listener: receives progress; None = nobody.
         backbones: where the base model is kept between calls; None = it is loaded anew.
+        together: for the processes of one `torchrun`, each of which calls this with the same arguments: they fit every
+            vector together, the first one writes and reports progress.
 
     Raises UsageError, MediaError, ModelError, OutputExistsError, and Interrupted when stopped with its state kept.
     """
     options, listener = options or EncodeOptions(), listener or SilentListener()
-    rank, size = process_rank()
+    rank, size = process_rank() if together else (0, 1)
     if size > 1:
         if str(source) == "-":
             raise UsageError("several processes cannot read one standard input: name a file that all of them can read")
@@ -103,6 +105,8 @@ def _encode(
     preset = resolve(load_preset(options.preset), options.preset_overrides(), options.effort)
     ranks.first(functools.partial(require_writable, target, overwrite=options.overwrite))
     ranks.first(functools.partial(require_captioner, options.caption))
+    chosen = preset.backbone
+    ranks.first(functools.partial(require_model, chosen.id, chosen.path, chosen.revision))
     if options.split is not None and options.split[0] and not preset.adaptation.vector_length:
         raise UsageError(
             f"effort {options.effort} fits no vector that a split could give bytes to; take another --effort"
@@ -121,7 +125,7 @@ def _encode(
     )
     with reader:
         info = reader.info
-        width, height = _coded_size(info, preset, options)
+        width, height = chosen_size(info, preset, options)
         detector = CutDetector()
         with FrameSpool(width, height) as spool:
             for frame in reader:
@@ -196,20 +200,6 @@ def _announce(preset: Preset, devices: list[str], spool: FrameSpool, listener: P
     )
 
 
-def _coded_size(info: MediaInfo, preset: Preset, options: EncodeOptions) -> tuple[int, int]:
-    multiple = preset.geometry.multiple
-    if options.size is None:
-        return coded_size(info.width, info.height, short_side=preset.geometry.short_side, multiple=multiple)
-    width, height = options.size
-    if width % multiple or height % multiple:
-        nearest = "x".join(str(max(1, round(side / multiple)) * multiple) for side in options.size)
-        raise UsageError(
-            f"preset {preset.name} codes sizes that are multiples of {multiple}; {width}x{height} is not one, the "
-            f"nearest is {nearest} (the decoder scales to any size)"
-        )
-    return width, height
-
-
 class _Job:
     """One encode: everything that holds for all of its segments."""
 
@@ -236,8 +226,7 @@ class _Job:
                 f"{backbone.id} codes multiples of {multiple} pixels, not {spool.width}x{spool.height}: set "
                 f"the preset's geometry.multiple to {multiple}"
             )
-        is_still = info.kind == "image"
-        self.plan = plan_of_preset(preset, is_still=is_still)
+        self.plan = plan_of_preset(preset, is_still=info.kind == "image")
         file_bytes = target_file_bytes(
             options,
             preset,
@@ -246,37 +235,11 @@ class _Job:
             source_pixels=info.width * info.height,
         )
         self.extras, self.file_bytes = kept_sound(track, options, file_bytes, listener)
-        sound_bytes = sum(len(section.payload) for section in self.extras)
-        picture_bytes = None if self.file_bytes is None else self.file_bytes - sound_bytes
+        picture_bytes = None if self.file_bytes is None else self.file_bytes - sound_bytes(self.extras)
         self.segments = ranks.first(
             functools.partial(planned_segments, backbone, preset, spool, cuts, picture_bytes, listener)
         )
-        self.header = StreamHeader(
-            source_width=info.width,
-            source_height=info.height,
-            coded_width=spool.width,
-            coded_height=spool.height,
-            frame_rate_num=info.frame_rate.numerator,
-            frame_rate_den=info.frame_rate.denominator,
-            n_frames=spool.n_frames,
-            n_segments=len(self.segments),
-            segment_frames=max(segment.n_coded_frames for segment in self.segments),
-            colour_matrix=info.colour_matrix,
-            colour_primaries=info.colour_primaries,
-            colour_transfer=info.colour_transfer,
-            colour_range=_COLOUR_RANGES[info.colour_range],
-            rotation=info.rotation,
-            sample_aspect_num=info.sample_aspect.numerator,
-            sample_aspect_den=info.sample_aspect.denominator,
-            has_audio=info.has_audio and not is_still,
-            backbone_id=backbone.id,
-            backbone_revision=backbone.revision,
-            fingerprint=backbone.fingerprint,
-            preset_digest=preset_digest(preset),
-            precision=backbone.precision,
-            adaptation=adaptation_of_preset(preset),
-            sampler=sampler_of_preset(preset, backbone.id, (spool.width, spool.height), is_still=is_still),
-        )
+        self.header = new_header(info, preset, backbone, spool, self.segments)
         # Whatever is kept, the first process keeps.
         resume = options.resume or not ranks.is_first
         self.state = StateFolder(options.state_dir or default_state_root(), self._digest(), resume=resume)
@@ -286,10 +249,8 @@ class _Job:
         settings = {
             "header": repr(self.header),
             "segments": repr(self.segments),
-            "preset": preset_digest(self.preset).hex(),
-            "fitting": repr(self.preset.fitting),
-            "plan": repr(self.plan),
-            "rate": repr((self.file_bytes, self.preset.rate)),
+            "preset": repr(self.preset),
+            "bytes": self.file_bytes,
             "caption": self.caption,
             "sound": hashlib.sha256(b"".join(section.payload for section in self.extras)).hexdigest(),
             "version": (VERSION, __version__),

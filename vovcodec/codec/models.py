@@ -18,9 +18,11 @@ __all__ = [
     "announce_needs",
     "cache_folders",
     "captioner_status",
+    "embedded_weights_bytes",
     "load_preset_backbone",
     "model_report",
     "model_status",
+    "require_model",
 ]
 
 
@@ -41,21 +43,41 @@ class BackboneCache:
         return self._backbone
 
 
-def model_status(backbone_id: str, path: str | Path | None = None, revision: str | None = None) -> tuple[bool, str]:
-    """Whether a hub model's weights are complete on this machine, and where they are or what is missing, in one line.
+def require_model(backbone_id: str, path: str | Path | None = None, revision: str | None = None) -> str:
+    """Where the weights of a base model are, once they are known to be complete on this machine.
 
-    Looks at file names only; neither torch nor the network is used.
+    Looks at file names only; neither torch nor the network is used. Raises ModelError, saying what is missing.
     """
     from vovcodec.backbone.catalog import CATALOG
-    from vovcodec.backbone.locate import locate_model
+    from vovcodec.backbone.locate import embedded_folder, locate_model
 
+    if backbone_id == "pocket":
+        folder = embedded_folder(path)
+        if folder is None:
+            if not (size_bytes := embedded_weights_bytes()):
+                raise ModelError("the embedded weights are missing: install the package anew")
+            return f"embedded, {size_bytes / 1e6:.1f} MB"
+        if not folder.is_dir():
+            raise ModelError(f"no folder {folder}")
+        return str(folder)
     if backbone_id not in CATALOG:
-        return False, f"unknown backbone {backbone_id}"
+        raise ModelError(f"unknown backbone {backbone_id}")
+    return str(locate_model(CATALOG[backbone_id], path=path, revision=revision).path)
+
+
+def model_status(backbone_id: str, path: str | Path | None = None, revision: str | None = None) -> tuple[bool, str]:
+    """As `require_model`, for lists: whether it is there, and where or what is missing, in one line."""
     try:
-        folder = locate_model(CATALOG[backbone_id], path=path, revision=revision)
+        return True, require_model(backbone_id, path, revision)
     except ModelError as error:
         return False, str(error)
-    return True, str(folder.path)
+
+
+def embedded_weights_bytes() -> int:
+    """Size of the weights shipped inside the package in bytes; 0 when there are none."""
+    from vovcodec.backbone.geometry import POCKET_WEIGHTS
+
+    return sum(path.stat().st_size for path in POCKET_WEIGHTS.rglob("*.safetensors"))
 
 
 def model_report(device: str) -> dict[str, tuple[str, str]]:

@@ -228,7 +228,8 @@ class DecodeOptions:
         check_realism(self.realism)
         if self.realism and self.steps is not None:
             raise UsageError("realism goes on from where the file ends: leave out --steps")
-        changed = "guidance" if self.guidance != 1.0 else "realism" if self.realism else None
+        changes = {"guidance": self.guidance != 1.0, "realism": bool(self.realism), "steps": self.steps is not None}
+        changed = next((name for name, given in changes.items() if given), None)
         if changed and self.verify:
             raise UsageError(
                 f"with {changed} the picture is another one than the encoder saw: there is nothing to verify"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,6 +45,14 @@ __all__ = [
 ]
 
 
+def usual_revision(header: StreamHeader, path: Path | str | None) -> str | None:
+    """The revision of the base model that is loaded for a file: its own where the hub's cache has it and no `path` is
+    given, else None, the newest there is."""
+    facts = model_facts(header.backbone_id)
+    is_own = facts is not None and path is None and is_cached_revision(facts, header.backbone_revision)
+    return header.backbone_revision if is_own else None
+
+
 def load_matching_backbone(
     header: StreamHeader, *, device: str, force: bool, path=None, backbones: BackboneCache | None = None
 ) -> Backbone:
@@ -54,10 +63,7 @@ def load_matching_backbone(
     Raises ModelError, naming both fingerprints, when the weights at hand differ and `force` is False, FormatError for a
     coded size that this model cannot have.
     """
-    load = (backbones or BackboneCache()).load
-    facts, revision = model_facts(header.backbone_id), None
-    if facts is not None and path is None and is_cached_revision(facts, header.backbone_revision):
-        revision = header.backbone_revision
+    load, revision = (backbones or BackboneCache()).load, usual_revision(header, path)
     backbone = load(header.backbone_id, path=path, revision=revision, device=device, precision=header.precision)
     if backbone.fingerprint != header.fingerprint and not force:
         origin = f" (hub revision {header.backbone_revision[:12]})" if header.backbone_revision else ""

@@ -34,7 +34,7 @@ from vovcodec.codec.injection import (
     warn_of_few_steps,
 )
 from vovcodec.codec.limits import require_affordable, steering_cost
-from vovcodec.codec.models import announce_needs
+from vovcodec.codec.models import announce_needs, require_model
 from vovcodec.codec.options import EncodeOptions, ScaleOptions
 from vovcodec.codec.plans import (
     frame_rate_of,
@@ -43,8 +43,9 @@ from vovcodec.codec.plans import (
     scene_plan_of_preset,
     shift_q8_of_preset,
 )
-from vovcodec.codec.regenerate import Adapters, load_matching_backbone
+from vovcodec.codec.regenerate import Adapters, load_matching_backbone, usual_revision
 from vovcodec.codec.scene import inject_scene
+from vovcodec.codec.sound import sound_bytes
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
 from vovcodec.errors import MediaError, UsageError
@@ -63,8 +64,9 @@ _UNLIKE_DB = 20.0  # thumbnails of original and decoded picture are nearer to ea
 
 def resteer(
     stream: VovFile, reference: Path | str, options: ScaleOptions, listener: ProgressListener
-) -> tuple[VovFile, QualityMean, int]:
-    """The stream with new steering in every segment, its quality and the network evaluations spent.
+) -> tuple[VovFile, QualityMean, int, int | None]:
+    """The stream with new steering in every segment, its quality, the network evaluations spent, and the size of the
+    file that was aimed at; None where none was.
 
     Raises UsageError (too few bytes), MediaError (the reference does not fit the file), ModelError, FormatError, and
     LimitExceeded when it could take more than `options.limits` allow.
@@ -73,6 +75,7 @@ def resteer(
         torch.set_num_threads(options.threads)
     header = stream.header
     device = pick_device(require_one_device(options.device, "scale"))
+    require_model(header.backbone_id, options.model, usual_revision(header, options.model))
     preset = _without_new_scenes(preset_of_header(header), stream)
     require_affordable(
         steering_cost(header, stream.segments, *_most_steps(header, stream.segments, preset, options)),
@@ -96,7 +99,8 @@ def resteer(
     with FrameSpool(header.coded_width, header.coded_height) as spool:
         read_reference(reference, header, spool, listener)
         backbone = load_matching_backbone(header, device=device, force=options.force, path=options.model)
-        return _Job(stream, preset, backbone, spool, options, listener).run()
+        job = _Job(stream, preset, backbone, spool, options, listener)
+        return *job.run(), job.file_bytes
 
 
 def _most_steps(
@@ -232,13 +236,13 @@ class _Job:
         self.stream, self.preset, self.backbone, self.spool = stream, preset, backbone, spool
         self.options, self.listener = options, listener
         self.adapters = Adapters(backbone)
-        file_bytes = self._file_bytes()
+        self.file_bytes = self._file_bytes()
         # The grid of importance sampling depends on the bytes and takes some in the header: start from a likely one.
         self.header = self._header(options.steps or 100)
-        self.payload = self._payload(file_bytes)
+        self.payload = self._payload()
         if options.method == "importance" and options.steps is None and self.payload is not None:
             self.header = self._header(_steps_within(self.payload, [each.n_frames for each in stream.segments]))
-            self.payload = self._payload(file_bytes)
+            self.payload = self._payload()
         if options.method == "importance":
             warn_of_few_steps(self.header.sampler, listener)
             if self.payload is not None:
@@ -259,6 +263,7 @@ class _Job:
             source_pixels=header.source_width * header.source_height,
         )
         if chosen is not None:
+            chosen += sound_bytes(self.stream.extras)  # as in encode: the preset's size is meant for the picture
             self.listener.note(f"--bytes {chosen}, as preset {self.preset.name} has it")
         return chosen
 
@@ -304,9 +309,9 @@ class _Job:
             return self.preset
         return replace(self.preset, steering=replace(steering, still_snr_ratio=1 + atoms.scene_ratio_q / 64))
 
-    def _payload(self, file_bytes: int | None) -> float | None:
-        """What a file of that size leaves for the steering of all segments."""
-        if file_bytes is None:
+    def _payload(self) -> float | None:
+        """What the file's size leaves for the steering of all segments."""
+        if self.file_bytes is None:
             return None
         steers = self.options.method == "atoms"
 
@@ -323,7 +328,7 @@ class _Job:
             )
             return replace(self.stream, header=self.header, segments=blanks, layout=())
 
-        return payload_budget(stream_with, file_bytes, len(self.stream.segments))
+        return payload_budget(stream_with, self.file_bytes, len(self.stream.segments))
 
     def run(self) -> tuple[VovFile, QualityMean, int]:
         """All segments, one after the other; what one leaves over goes to the next."""

@@ -21,7 +21,7 @@ from vovcodec.codec.truncate import needed_geometry
 from vovcodec.container import Adaptation, Segment, StreamHeader, VectorUpdate, VovFile
 from vovcodec.container.compressed import pack_history
 from vovcodec.container.errors import BadHistory
-from vovcodec.container.layout import MERGED_VECTORS_MAX, padded_frames
+from vovcodec.container.layout import CODED_SIDE_MAX, MERGED_VECTORS_MAX, padded_frames
 from vovcodec.errors import ModelError, UsageError
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 _STRENGTH_UNIT = 256
-_LARGEST_SIDE = 8192
 
 
 def recaptioned(stream: VovFile, captions: Sequence[str]) -> VovFile:
@@ -139,11 +138,11 @@ def resized(stream: VovFile, width: int, height: int) -> VovFile:
     Raises UsageError for sizes that the model cannot have, ModelError where that cannot be told.
     """
     multiple = needed_geometry(stream.header).size_multiple
-    if width % multiple or height % multiple or max(width, height) > _LARGEST_SIDE:
-        most = _LARGEST_SIDE // multiple
+    if width % multiple or height % multiple or max(width, height) > CODED_SIDE_MAX:
+        most = CODED_SIDE_MAX // multiple
         nearest = "x".join(str(min(most, max(1, round(side / multiple))) * multiple) for side in (width, height))
         raise UsageError(
-            f"{stream.header.backbone_id} makes sizes that are multiples of {multiple}, up to {_LARGEST_SIDE}; "
+            f"{stream.header.backbone_id} makes sizes that are multiples of {multiple}, up to {CODED_SIDE_MAX}; "
             f"{width}x{height} is not one, the nearest is {nearest}"
         )
     size = {"coded_width": width, "coded_height": height, "source_width": width, "source_height": height}

@@ -54,7 +54,7 @@ def scale(
     else:
         from vovcodec.codec.resteer import resteer  # loads torch
 
-        scaled, quality, n_evaluations = resteer(stream, reference, options, listener)
+        scaled, quality, n_evaluations, target_bytes = resteer(stream, reference, options, listener)
         psnr_db, ssim = quality.psnr_db, quality.ssim
     written = write_checked(target, scaled, overwrite=options.overwrite)
     sections, header = section_sizes(written), written.header
@@ -62,7 +62,7 @@ def scale(
     if reference is not None and options.method == "atoms":
         from vovcodec.codec.accounting import note_spare_bytes
 
-        note_spare_bytes(listener, size_bytes, options.target_bytes)
+        note_spare_bytes(listener, size_bytes, target_bytes)
     return ScaleReport(
         output=str(target),
         size_bytes=size_bytes,

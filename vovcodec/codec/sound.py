@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from vovcodec.container import AudioTrack, RawSection, VovFile, audio_of, audio_section
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from vovcodec.codec.options import EncodeOptions
     from vovcodec.progress import ProgressListener
 
-__all__ = ["audio_summary", "kept_sound", "sound_wish", "track_of"]
+__all__ = ["audio_summary", "kept_sound", "sound_bytes", "sound_wish", "track_of"]
 
 DEFAULT_BIT_RATE = 16_000
 _MOST_OF_BUDGET = 1 / 3
@@ -38,7 +39,7 @@ def kept_sound(
     if track is None:
         return (), file_bytes
     section = audio_section(track)
-    size_bytes = len(section.payload) + len(leb128(len(section.payload))) + framing_size_min(AUDIO) - 1
+    size_bytes = sound_bytes((section,))
     if file_bytes is None or not options.has_size_target():
         return (section,), None if file_bytes is None else file_bytes + size_bytes
     if options.audio is None and size_bytes > _MOST_OF_BUDGET * file_bytes:
@@ -48,6 +49,12 @@ def kept_sound(
     if size_bytes > _MUCH_OF_BUDGET * file_bytes:
         listener.warn(f"the sound takes {size_bytes} of {file_bytes} bytes; a lower --audio leaves more to the picture")
     return (section,), file_bytes
+
+
+def sound_bytes(extras: Iterable[RawSection]) -> int:
+    """What the sound among these sections takes in a file, framing included."""
+    sizes = [len(section.payload) for section in extras if section.type == AUDIO]
+    return sum(size + len(leb128(size)) + framing_size_min(AUDIO) - 1 for size in sizes)
 
 
 def track_of(stream: VovFile, listener: ProgressListener) -> AudioTrack | None:

@@ -82,20 +82,19 @@ def truncated(stream: VovFile, target_bytes: int) -> VovFile:
         segments = tuple(cutter.cut(n) for cutter, n in zip(cutters, kept, strict=True))
         return replace(stream, segments=segments, layout=())
 
-    def fits(kept: list[int]) -> bool:
-        return len(serialize(cut(kept))) <= target_bytes
+    n_segments = len(cutters)
 
-    least, too_many = 0, max(cutter.n_injections for cutter in cutters)
-    if not fits([0] * len(cutters)):
-        bare = len(serialize(cut([0] * len(cutters))))
+    def kept(n_all: int) -> list[int]:
+        """Injections of every segment, `n_all` of them together."""
+        each, n_more = divmod(n_all, n_segments)
+        return [each + (number < n_more) for number in range(n_segments)]
+
+    least, too_many = 0, n_segments * max(cutter.n_injections for cutter in cutters)
+    bare = len(serialize(cut(kept(0))))
+    if bare > target_bytes:
         raise UsageError(f"{target_bytes} bytes are too few: without any steering the file still has {bare}")
     while too_many - least > 1:
         middle = (least + too_many) // 2
-        least, too_many = (middle, too_many) if fits([middle] * len(cutters)) else (least, middle)
-    kept = [least] * len(cutters)
-    for number in range(len(cutters)):
-        kept[number] += 1
-        if not fits(kept):
-            kept[number] -= 1
-            break
-    return cut(kept)
+        fits = len(serialize(cut(kept(middle)))) <= target_bytes
+        least, too_many = (middle, too_many) if fits else (least, middle)
+    return cut(kept(least))

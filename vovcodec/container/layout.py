@@ -72,6 +72,10 @@ SEGMENTS_MAX = 32_768
 MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
 SEGMENT_FRAMES_MAX = 65_533
+SOURCE_SIDE_MAX = 16_384
+CODED_SIDE_MAX = 8192
+RATE_MAX = 2**32 - 1  # numerator and denominator of a frame rate
+ASPECT_MAX = 65_536
 
 _SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
 _MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
@@ -122,16 +126,16 @@ HEADER_FIELDS = (
     Field("precision", Choice(3, {0: "float32", 1: "bfloat16", 2: "float16", 3: "int8-weights"}),
           "numeric precision of the base model at the encoder", default="float32"),
     TableField(5, SOURCE_SIZES, (
-        Field("source_width", Bits(14, 1, 16384), "width of the upright source frames", "px"),
-        Field("source_height", Bits(14, 1, 16384), "height of the upright source frames", "px"),
+        Field("source_width", Bits(14, 1, SOURCE_SIDE_MAX), "width of the upright source frames", "px"),
+        Field("source_height", Bits(14, 1, SOURCE_SIDE_MAX), "height of the upright source frames", "px"),
     )),
-    Field("coded_width", Multiple(8, 8, 8192), "width of the frames the backbone sees", "px",
+    Field("coded_width", Multiple(8, 8, CODED_SIDE_MAX), "width of the frames the backbone sees", "px",
           default=lambda v: usual_coded_size(v)[0], default_text="see 4.1"),
-    Field("coded_height", Multiple(8, 8, 8192), "height of the frames the backbone sees", "px",
+    Field("coded_height", Multiple(8, 8, CODED_SIDE_MAX), "height of the frames the backbone sees", "px",
           default=lambda v: usual_coded_size(v)[1], default_text="see 4.1"),
     TableField(4, FRAME_RATES, (
-        Field("frame_rate_num", Groups(8, 1, 2**32 - 1), "frames per frame_rate_den seconds; 0/1 = still image", "1/s"),
-        Field("frame_rate_den", Groups(8, 1, 2**32 - 1), "see frame_rate_num", "s"),
+        Field("frame_rate_num", Groups(8, 1, RATE_MAX), "frames per frame_rate_den seconds; 0/1 = still image", "1/s"),
+        Field("frame_rate_den", Groups(8, 1, RATE_MAX), "see frame_rate_num", "s"),
     )),
     Field("n_frames", Groups(7, 1, FRAMES_MAX), "frames of the whole stream, padding not counted", "frames",
           when=_MOVING, absent=1),
@@ -148,8 +152,8 @@ HEADER_FIELDS = (
     Field("rotation", Choice(2, {0: 0, 1: 90, 2: 180, 3: 270}),
           "what the source carried; frames are stored upright", "degrees", default=0),
     TableField(1, ((1, 1),), (
-        Field("sample_aspect_num", Bits(16, 1, 65536), "width of a pixel relative to its height"),
-        Field("sample_aspect_den", Bits(16, 1, 65536), "see sample_aspect_num"),
+        Field("sample_aspect_num", Bits(16, 1, ASPECT_MAX), "width of a pixel relative to its height"),
+        Field("sample_aspect_den", Bits(16, 1, ASPECT_MAX), "see sample_aspect_num"),
     )),
     Field("has_audio", Flag(), "the source had sound, whether or not the file has", when=_MOVING, absent=False),
     Field("preset_digest", Raw(2), "of the preset the encoder used"),
