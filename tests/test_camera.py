@@ -34,7 +34,6 @@ from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import resteer as resteer_module
 from vovcodec.codec import segment as segment_module
 from vovcodec.codec import view as view_module
-from vovcodec.codec.accounting import scene_bits
 from vovcodec.codec.chosen import segment_atoms
 from vovcodec.codec.edit import edit
 from vovcodec.codec.inspect import inspect
@@ -51,6 +50,7 @@ from vovcodec.container.bits import BitReader, BitWriter
 from vovcodec.container.camera import PATH_ENTRY_MAX, camera_path_bits
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded, NonCanonical
 from vovcodec.container.framing import DEFAULT_LIMITS, Budget
+from vovcodec.container.writer import scene_bits
 from vovcodec.entropy.errors import BadCodedAtoms
 from vovcodec.errors import FormatError, UsageError
 from vovcodec.metrics import psnr

@@ -17,10 +17,8 @@ from vovcodec.container import (
     VovFile,
     serialize,
 )
-from vovcodec.container.camera import camera_path_bits
 from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits
-from vovcodec.container.layout import CAMERA_STEP_Q, SCENE_RATIO_Q
-from vovcodec.container.writer import segment_padding_bits
+from vovcodec.container.writer import scene_bits, segment_padding_bits
 from vovcodec.errors import UsageError
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.schedule import LAST_UNIT
@@ -35,14 +33,12 @@ __all__ = [
     "note_spare_bytes",
     "payload_budget",
     "payload_size",
-    "scene_bits",
 ]
 
 _BLANK_BYTES = 200
 _SHORT_BYTES, _LONG_BYTES = 128, 16384  # from here on a size takes two, three bytes in the file
 _MOST_BYTES = 2**20  # no segment has as many
 _USED_SHARE = 0.95  # of a target; less is worth a word
-_MARGIN_BITS, _BAR_BITS = 8, 9
 _LEAST_BYTES = 24  # per payload; less cannot show anything
 
 
@@ -126,21 +122,6 @@ def payload_size(segment: Segment, sampler: Sampler) -> int:
         field_bits = counts_bits(atoms.counts, atoms.codebook, phases) + scene_bits(atoms)
         steering = len(atoms.words) + math.ceil(field_bits / 8)
     return vector + steering + (len(segment.importance.indices) if segment.importance else 0)
-
-
-def scene_bits(atoms: CodedAtoms) -> int:
-    """What a file says about a scene besides the counts [bits]; 0 without one."""
-    if not atoms.scene_injections:
-        return 0
-    n_bits = 1 if atoms.scene_ratio_q == SCENE_RATIO_Q else 9
-    if atoms.has_scene_and_clip:
-        n_bits += (1 if atoms.scene_last_q == LAST_UNIT else 5) + (9 if atoms.clip_start_q else 1)
-    n_bits += camera_path_bits(atoms.camera_path)
-    if atoms.camera_path:
-        n_bits += 1 if atoms.camera_step_q == CAMERA_STEP_Q else 3
-        bars = (atoms.crop_left, atoms.crop_right, atoms.crop_top, atoms.crop_bottom)
-        n_bits += _MARGIN_BITS + sum(_BAR_BITS if bar else 1 for bar in bars)
-    return n_bits
 
 
 class QualityMean:

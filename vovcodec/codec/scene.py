@@ -23,11 +23,11 @@ from torch import Tensor
 
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
-from vovcodec.codec.accounting import scene_bits
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.injection import Injected, checked_words, score_weights
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
 from vovcodec.codec.view import best_view
+from vovcodec.container.writer import scene_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener

@@ -270,6 +270,9 @@ SEGMENT_FIELDS = (
     Field("atoms.crop_bottom", Bits(8, 0, 255), "at the bottom", "px/4", when=_CAMERA, absent=0, default=0),
 )  # fmt: skip
 
+SCENE_FIELDS = tuple(field for field in SEGMENT_FIELDS if field.when in (_SCENE, _SCENE_AND_CLIP, _CAMERA))
+"""What a segment says about the picture that it rests on, besides the counts."""
+
 
 def _frames_fit(values: Values) -> bool:
     header = values["header"]

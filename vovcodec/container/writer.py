@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import attrgetter
+from types import SimpleNamespace
 from typing import Any
 
 from vovcodec.container import layout as lay
@@ -11,9 +12,9 @@ from vovcodec.container.bits import BitCounter, BitWriter, leb128
 from vovcodec.container.compressed import pack_caption, pack_history
 from vovcodec.container.errors import FieldOutOfRange, LimitExceeded
 from vovcodec.container.framing import checksum
-from vovcodec.container.model import RawSection, Segment, StreamHeader, VovFile
+from vovcodec.container.model import CodedAtoms, RawSection, Segment, StreamHeader, VovFile
 
-__all__ = ["segment_padding_bits", "serialize"]
+__all__ = ["scene_bits", "segment_padding_bits", "serialize"]
 
 
 def serialize(stream: VovFile) -> bytes:
@@ -84,6 +85,17 @@ def segment_padding_bits(segment: Segment, header: StreamHeader) -> int:
     out = BitCounter()
     _put_segment(out, segment, header)
     return -out.n_bits % 8
+
+
+def scene_bits(atoms: CodedAtoms) -> int:
+    """What a file says about the picture of a scene besides the counts [bits]; 0 without one."""
+    out = BitCounter()
+    if not atoms.scene_injections:
+        return 0
+    values = _values_of(lay.SEGMENT_FIELDS, SimpleNamespace(atoms=atoms)) | {"has_atoms": True}
+    for field in lay.SCENE_FIELDS:
+        field.put(out, values, "atoms")
+    return out.n_bits
 
 
 def _segment_payload(segment: Segment, header: StreamHeader) -> bytes:
