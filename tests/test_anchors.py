@@ -59,7 +59,7 @@ def test_packets_alone_are_a_stream_that_ffmpeg_reads(name):
     """What is counted is enough to decode: parameter sets are in it, no container is needed."""
     coded = find_anchor(name).encode(CLIP, 50)
     assert coded.payload_bytes == sum(map(len, coded.data)) and coded.file_bytes is None
-    format_name = {"x265": "hevc", "svtav1": "obu"}[name]
+    format_name = "obu" if name == "svtav1" else "hevc"
     # A raw AV1 stream is cut into frames by the two-byte delimiters that the count leaves out.
     stream = b"".join((b"\x12\x00" if name == "svtav1" else b"") + packet for packet in coded.data)
     with av.open(io.BytesIO(stream), format=format_name) as container:
@@ -106,7 +106,7 @@ def test_wrong_frames_are_refused():
 
 
 def test_unknown_and_missing_codecs_are_named(monkeypatch):
-    with pytest.raises(UsageError, match="x265, svtav1, webp, avif"):
+    with pytest.raises(UsageError, match="x265, x265-444, svtav1, webp, avif"):
         find_anchor("x264")
     monkeypatch.setitem(ANCHORS, "x265", replace(ANCHORS["x265"], missing=lambda: "this build has no libx265"))
     with pytest.raises(UsageError, match="cannot compare with x265: this build has no libx265"):

@@ -12,15 +12,15 @@ greeting message; pixel formats and tunings are those with the best PSNR on smal
 from __future__ import annotations
 
 from vovcodec.anchors.anchor import Anchor, Coded
-from vovcodec.anchors.clips import SVT_AV1, X265
+from vovcodec.anchors.clips import SVT_AV1, X265, X265_444
 from vovcodec.anchors.search import RateSearch
 from vovcodec.anchors.stills import AVIF, WEBP
 from vovcodec.errors import UsageError
 
 __all__ = ["ANCHORS", "CLIP_ANCHORS", "STILL_ANCHORS", "Anchor", "Coded", "RateSearch", "find_anchor"]
 
-ANCHORS: dict[str, Anchor] = {anchor.name: anchor for anchor in (X265, SVT_AV1, WEBP, AVIF)}
-CLIP_ANCHORS = ("x265", "svtav1")
+ANCHORS: dict[str, Anchor] = {anchor.name: anchor for anchor in (X265, X265_444, SVT_AV1, WEBP, AVIF)}
+CLIP_ANCHORS = ("x265", "x265-444", "svtav1")
 STILL_ANCHORS = ("webp", "avif")
 
 

@@ -111,6 +111,8 @@ def _encode(
         raise UsageError(
             f"effort {options.effort} fits no vector that a split could give bytes to; take another --effort"
         )
+    if preset.fitting.objective == "reference" and options.has_size_target():
+        listener.note("the size takes the place of the published λ: stage 2 is not that of the paper")
     if preset.rate.lambda_ is not None:
         stage2 = replace(preset.fitting.stage2, lambda_=preset.rate.lambda_)
         preset = replace(preset, fitting=replace(preset.fitting, stage2=stage2))

@@ -43,6 +43,7 @@ __all__ = [
     "initial_vector",
 ]
 
+_RATE_LR = 0.02  # of step size and density
 _INITIAL_RANGE = 0.02  # θ starts uniform in ±0.02 (arXiv 2603.07615)
 _SAVE_EVERY_S = 15.0
 _Value = TypeVar("_Value")
@@ -62,8 +63,10 @@ class FitSettings:
     """Both stages and the rate they aim at.
 
     target_bytes: coded size of the vector, entropy model included; None = what λ makes of it.
-    lambda_: multiplier where there is no target (relative distortion per bit per parameter). warmup_steps: of λ.
-    published: the optimiser of arXiv 2603.07615 to the letter: second moment 0.999 and a constant learning rate.
+    lambda_: multiplier where there is no target: of the objective's distortion per bit per parameter. warmup_steps:
+    until it acts in full.
+    published: as in arXiv 2603.07615: second moment 0.999, a constant learning rate, which is that of step size and
+    density, too, and their form (rate.py).
     """
 
     stage1: StageSettings
@@ -109,7 +112,13 @@ class _Fit:
         self.theta = theta.clone().requires_grad_(True)
         self.rate: Rate
         if settings.target_bytes is None:
-            self.rate = Multiplier(settings.lambda_, settings.warmup_steps, theta.numel(), theta.device)
+            self.rate = Multiplier(
+                settings.lambda_,
+                settings.warmup_steps,
+                theta.numel(),
+                theta.device,
+                published=settings.published,
+            )
         else:
             self.rate = SizeTarget(settings.target_bytes)
         self.iteration = 0
@@ -120,7 +129,8 @@ class _Fit:
         groups = [{"params": [self.theta], "lr": stage.lr, "base_lr": stage.lr, "weight_decay": stage.weight_decay}]
         if self.in_stage2:
             rest = self.rate.parameters()
-            groups += [{"params": rest, "lr": 0.02, "base_lr": 0.02, "weight_decay": 0.0}] if rest else []
+            lr = stage.lr if self.settings.published else _RATE_LR
+            groups += [{"params": rest, "lr": lr, "base_lr": lr, "weight_decay": 0.0}] if rest else []
         # Short fits gain from a quicker second moment.
         return torch.optim.AdamW(groups, betas=(0.9, 0.999 if self.settings.published else 0.99))
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vovcodec.entropy.factorized import FactorizedModel
 from vovcodec.entropy.mixture import GaussianMixtureModel
@@ -100,39 +101,52 @@ class SizeTarget:
 
 
 class Multiplier:
-    """λ·R/k with a learned Δ and a learned density, as published.
+    """λ·R/k with a learned Δ and a learned density p: R = Σ −log₂ p(θ/Δ + u), u uniform in ±1/2 (arXiv 2603.07615).
 
-    lambda_: relative distortion per bit per parameter. warmup_steps: until it acts in full. length: k.
+    Δ = exp(s) and, for short vectors, p a mixture of Gaussians; published: Δ = softplus(s) and p the deep factorised
+    density whatever the length.
+
+    lambda_: of the objective's distortion per bit per parameter. warmup_steps: until it acts in full. length: k.
     """
 
-    def __init__(self, lambda_: float, warmup_steps: int, length: int, device: torch.device) -> None:
-        self._lambda, self._warmup_steps = lambda_, warmup_steps
-        self._log_delta = nn.Parameter(torch.zeros((), device=device))
-        self._model = (FactorizedModel() if length >= _LONG_VECTOR else GaussianMixtureModel()).to(device)
+    def __init__(
+        self, lambda_: float, warmup_steps: int, length: int, device: torch.device, *, published: bool = False
+    ) -> None:
+        self._lambda, self._warmup_steps, self._published = lambda_, warmup_steps, published
+        self._raw_delta = nn.Parameter(torch.zeros((), device=device))
+        is_deep = published or length >= _LONG_VECTOR
+        self._model = (FactorizedModel() if is_deep else GaussianMixtureModel()).to(device)
         self._generator = torch.Generator(device)
 
+    def _delta(self) -> Tensor:
+        return functional.softplus(self._raw_delta) if self._published else self._raw_delta.exp()
+
+    def _raw(self, delta: float) -> float:
+        """s of a Δ: the inverse of `_delta`."""
+        return math.log(math.expm1(delta)) if self._published else math.log(delta)
+
     def parameters(self) -> list[nn.Parameter]:
-        """ln Δ and the density's."""
-        return [self._log_delta, *self._model.parameters()]
+        """s and the density's."""
+        return [self._raw_delta, *self._model.parameters()]
 
     def start(self, theta: Tensor) -> None:
         """Δ from the vector's spread: two bits or so per parameter to begin with, λ takes it from there."""
         with torch.no_grad():
             # A Gaussian of deviation σ has entropy log2(σ/Δ) + 2.05 bits at small Δ.
             delta = float(theta.std(correction=0)) * 2.0**0.05 + 1e-8
-            self._log_delta.fill_(math.log(delta))
+            self._raw_delta.fill_(self._raw(delta))
         if isinstance(self._model, GaussianMixtureModel):
             self._model.fit(theta.detach() / delta)
 
     def rounded(self, theta: Tensor, done: float) -> Tensor:
         """Δ·round(θ/Δ), straight through."""
         with torch.no_grad():
-            self._log_delta.clamp_(max=COARSEST_OCTAVES * math.log(2))  # the file's largest
-        return round_straight_through(theta, self._log_delta.exp(), SYMBOL_LIMIT)
+            self._raw_delta.clamp_(max=self._raw(2.0**COARSEST_OCTAVES))  # the file's largest
+        return round_straight_through(theta, self._delta(), SYMBOL_LIMIT)
 
     def cost(self, theta: Tensor, step: int) -> tuple[Tensor, float]:
         """See `Rate.cost`."""
-        delta = self._log_delta.exp()
+        delta = self._delta()
         # Noise from a generator addressed by the step: a resumed fit draws the same.
         self._generator.manual_seed(step)
         noisy = add_uniform_noise(theta, delta, self._generator)
@@ -145,15 +159,15 @@ class Multiplier:
 
     def step_size_q(self, theta: Tensor) -> int:
         """See `Rate.step_size_q`."""
-        return nearest_step_size_q(math.exp(float(self._log_delta.detach())))
+        return nearest_step_size_q(float(self._delta().detach()))
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """See `Rate.snapshot`."""
-        return {"log_delta": self._log_delta, **self._model.state_dict()}, {}
+        return {"raw_delta": self._raw_delta, **self._model.state_dict()}, {}
 
     def restore(self, tensors: dict[str, Tensor], figures: dict[str, float]) -> None:
         """See `Rate.restore`."""
         tensors = dict(tensors)
         with torch.no_grad():
-            self._log_delta.copy_(tensors.pop("log_delta"))
+            self._raw_delta.copy_(tensors.pop("raw_delta"))
         self._model.load_state_dict(tensors)
