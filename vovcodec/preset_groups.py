@@ -106,9 +106,9 @@ class Steering:
     the same number, too). codebook: trellis, or signed atoms at coded
     positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
     how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
-    only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
-    weights deviation^weight per latent channel (encoder only). scene: a clip may rest on a picture of its scene,
-    before a camera that stands still or moves (codec/view.py). bytes: of the atoms where no byte target is given.
+    only). active_channels: atoms act on the first so many latent channels; 0 = all. scene: a clip may rest on a
+    picture of its scene, before a camera that stands still or moves (codec/view.py). bytes: of the atoms where no byte
+    target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))
@@ -120,7 +120,6 @@ class Steering:
     eta_scale: float = _setting(1.0, low=0.05, high=1.25)
     reach: float = _setting(1.0, low=0.1, high=3.0)
     active_channels: int = _setting(0, low=0, high=255)
-    weight: float = _setting(0.0, low=0.0, high=4.0)
     scene: bool = _setting(True)
     bytes: int = _setting(0, low=0, high=1 << 24)
 

@@ -149,10 +149,6 @@ class QwenImageBackbone:
         """See `protocol.Backbone.adaptable_linears`; the image stream's layers."""
         return qwen_image_linears(self._loaded_transformer(), targets, last_blocks)
 
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: how much a channel matters for pixels was not measured on the real weights."""
-        return None
-
     def _idle(self) -> list[nn.Module]:
         """What lies on the device while the text encoder or the autoencoder works."""
         return [] if self._transformer is None else [self._transformer]

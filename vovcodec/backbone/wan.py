@@ -157,10 +157,6 @@ class WanBackbone:
             layers += [(f"transformer_2.{name}", layer) for name, layer in wan_linears(expert, targets, last_blocks)]
         return layers
 
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: how much a channel matters for pixels was not measured on the real weights."""
-        return None
-
     def _chosen_experts(self, times: Tensor) -> list[int]:
         if len(self._expert_names) == 1:
             return [0]

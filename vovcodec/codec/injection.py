@@ -38,7 +38,6 @@ __all__ = [
     "inject_indices",
     "inject_nothing",
     "log2_candidates_within",
-    "score_weights",
     "warn_of_few_steps",
 ]
 
@@ -91,16 +90,6 @@ class LatentEstimate:
         return lambda t, x_t, clean: listener.advance(psnr_db=self.psnr_db(clean))
 
 
-def score_weights(backbone: Backbone, n_latent_frames: int, exponent: float) -> Tensor | None:
-    """Weights of the residual in the atoms' scores: the backbone's own, times channel deviation^exponent."""
-    weights = backbone.score_weights(n_latent_frames)
-    deviations = getattr(backbone, "channel_std", None)
-    if exponent and deviations is not None:
-        emphasis = deviations(n_latent_frames) ** exponent
-        weights = emphasis if weights is None else weights * emphasis
-    return weights
-
-
 def inject_atoms(
     velocity: Velocity,
     target: Tensor,
@@ -108,7 +97,6 @@ def inject_atoms(
     index: int,
     *,
     size_bytes: float,
-    weights: Tensor | None = None,
     reach: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Injected:
@@ -116,9 +104,7 @@ def inject_atoms(
 
     Raises UsageError when they do not suffice for a single atom.
     """
-    steered, chosen, latents = steer(
-        velocity, target, plan, index, size_bytes=size_bytes, weights=weights, reach=reach, on_step=on_step
-    )
+    steered, chosen, latents = steer(velocity, target, plan, index, size_bytes=size_bytes, reach=reach, on_step=on_step)
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
     words = checked_words(steered, chosen, tuple(target.shape))

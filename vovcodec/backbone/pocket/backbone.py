@@ -168,12 +168,3 @@ class PocketBackbone:
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`."""
         return wan_linears(self.transformer, targets, last_blocks)
-
-    def channel_std(self, n_latent_frames: int) -> Tensor:
-        """Standard deviation of all latent channels together on the training set, [1, 1, 1, 1, 1]."""
-        network = self._pictures if n_latent_frames == 1 else self._clips
-        return network.variance.sqrt().view(1, 1, 1, 1, 1)
-
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: both spaces damp what has little variance, and no weighting of the rest was better."""
-        return None
