@@ -164,6 +164,7 @@ def test_all_problems_are_reported_at_once(preset_file):
     ("text", "expected"),
     [
         ("steering: {method: atom}\n", "must be one of atoms, importance, none, not 'atom'; did you mean atoms?"),
+        ("efforts: {fast: {backbone: {precision: float16}}}\n", "must be one of float32, bfloat16, int8-weights"),
         ("rate: {bytes: 100, bpp: 0.1}\n", "bytes and bpp exclude each other"),
         ("rate: {split: [0.5, 0.5]}\n", "gives steering a share"),
         ("rate: {split: [0.5, 0.6]}\n", "sum to 1"),

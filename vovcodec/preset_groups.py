@@ -57,7 +57,7 @@ class Backbone:
     id: str = _setting()
     path: str | None = _setting(None)
     revision: str | None = _setting(None)
-    precision: str = _setting("float32", choices=("float32", "bfloat16", "float16", "int8-weights"))
+    precision: str = _setting("float32", choices=("float32", "bfloat16", "int8-weights"))
     compile: bool = _setting(False)
     checkpointing: str = _setting("auto", choices=("auto", "none", "attention", "full"))
 
