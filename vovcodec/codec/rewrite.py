@@ -36,7 +36,6 @@ __all__ = [
     "strengthened",
 ]
 
-_STRENGTH_UNIT = 256
 _LARGEST_SIDE = 8192
 
 

@@ -73,7 +73,6 @@ MERGED_VECTORS_MAX = 15  # of a segment, beside its own
 FRAMES_MAX = 10_000_000
 SEGMENT_FRAMES_MAX = 65_533
 
-_SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
 _MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
 _ADAPTED = When("has_adaptation", lambda v: v["has_adaptation"])
 _SHIFT = When("schedule is shift", lambda v: v["sampler.schedule"] == "shift")
