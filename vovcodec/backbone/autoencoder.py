@@ -35,7 +35,6 @@ class NormalizedAutoencoder:
     Args:
         network: in float32, on its device.
         device: where it works.
-        tiling: True and False force tiles on or off, None uses them where the whole picture does not fit.
         idle: modules on a CUDA device that do nothing meanwhile; they make room where not even tiles fit.
     """
 
@@ -43,12 +42,10 @@ class NormalizedAutoencoder:
         self,
         network: nn.Module,
         device: torch.device,
-        tiling: bool | None,
         idle: Callable[[], Sequence[nn.Module]] = tuple,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.device = device
-        self._tiling = tiling
         self._idle = idle if device.type == "cuda" else tuple
         config = network.config
         self.channels: int = config.z_dim
@@ -81,8 +78,8 @@ class NormalizedAutoencoder:
         """`work` with or without tiles; where the estimate was too low, once more with tiles, then without `idle`."""
         free = free_memory_bytes(str(self.device))
         fits = free is None or need.frames <= free
-        self._set_tiling(not fits if self._tiling is None else self._tiling)
-        if self._tiling is None and fits:
+        self._set_tiling(not fits)
+        if fits:
             done, result = self._tried(work)
             if done:
                 return result

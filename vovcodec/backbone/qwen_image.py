@@ -64,7 +64,7 @@ class QwenImageBackbone:
         self._facts, self._folder = facts, folder.path
         self.fingerprint = fingerprint_folder(folder.path, folder.components())
         autoencoder = load_component(AutoencoderKLQwenImage, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, self._idle)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, self._idle)
         stride = autoencoder.spatial_compression_ratio
         self.geometry = LatentGeometry(
             time_stride=4,
@@ -74,7 +74,7 @@ class QwenImageBackbone:
             max_frames=facts.max_frames,
         )
         self._transformer: nn.Module | None = None
-        self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
+        self._captions = CaptionCache(self.fingerprint, precision)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
         self._compiled = options.compiled
 

@@ -72,7 +72,7 @@ class WanBackbone:
             self._expert_names.append("transformer_2")
         self._experts: list[nn.Module] = []
         autoencoder = load_component(AutoencoderKLWan, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, lambda: self._experts)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, lambda: self._experts)
         config = json.loads((folder.path / "transformer" / "config.json").read_text(encoding="utf-8"))
         if config.get("image_dim") and config.get("in_channels") != autoencoder.config.z_dim:
             raise ModelError(f"{folder.path} is an image-to-video model; the codec needs a text-to-video one")
@@ -84,7 +84,7 @@ class WanBackbone:
             channels=autoencoder.config.z_dim,
             max_frames=facts.max_frames,
         )
-        self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
+        self._captions = CaptionCache(self.fingerprint, precision)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
         self._compiled = options.compiled
 
