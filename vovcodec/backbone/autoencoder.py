@@ -23,6 +23,7 @@ from vovcodec.backbone.memory import (
     release_memory,
     set_aside,
 )
+from vovcodec.backbone.pixels import to_uint8
 
 __all__ = ["NormalizedAutoencoder"]
 
@@ -69,8 +70,7 @@ class NormalizedAutoencoder:
 
         def work() -> np.ndarray:
             x = self.network.decode(latents.float() * self._std + self._mean, return_dict=False)[0]
-            x = x[0].permute(1, 2, 3, 0)
-            return ((x + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+            return to_uint8(x[0].permute(1, 2, 3, 0))
 
         return self._run("decoding latents to frames", work, need)
 
