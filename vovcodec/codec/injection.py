@@ -20,7 +20,7 @@ from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, S
 from vovcodec.container.indices import pack_indices
 from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
-from vovcodec.metrics import psnr, ssim
+from vovcodec.metrics import decibels, psnr, ssim
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.importance import FEW_STEPS, select
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
@@ -82,8 +82,7 @@ class LatentEstimate:
 
     def psnr_db(self, clean: Tensor) -> float:
         """Of the picture that the estimate x̂₀ = `clean` decodes to."""
-        error = self._factor * float((clean - self._target).square().mean()) + 1e-9
-        return 10 * math.log10(255**2 / error)
+        return decibels(self._factor * float((clean - self._target).square().mean()) + 1e-9)
 
     def shown_by(self, listener: ProgressListener) -> OnStep:
         """A sampler callback that reports each estimate."""
