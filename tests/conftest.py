@@ -24,7 +24,6 @@ description: a tiny random model of the real classes
 backbone: {{id: pocket, path: "{path}"}}
 geometry: {{short_side: 48, multiple: 16, segment_frames: 9, scene_frames: 9}}
 adaptation: {{vector_length: 0}}
-sampler: {{method: eta}}
 steering: {{method: atoms, snr_start: 0.01, snr_ratio: 4.0, bytes: 300}}
 fitting: {{stage1: {{steps: 0}}, stage2: {{steps: 0, warmup_steps: 0}}}}
 rate: {{bytes: 200, still_bytes: 200}}

@@ -61,8 +61,9 @@ def read_file(data: bytes) -> str:
             decode_payloads(damaged)
         return outcome(error)
     assert parse(serialize(stream), limits=LIMITS) == stream, "it reads back differently"
-    json.dumps(describe(stream))
-    assert all(describe_lines(stream))
+    description = describe(stream)
+    json.dumps(description)
+    assert all(describe_lines(description))
     summary(stream)
     return decode_payloads(stream)
 

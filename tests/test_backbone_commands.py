@@ -31,7 +31,7 @@ description: tiny
 backbone: {{id: {id}, precision: bfloat16}}
 geometry: {{short_side: 32, multiple: 16, segment_frames: {segment_frames}}}
 adaptation: {{vector_length: 64, rank: {rank}}}
-sampler: {{method: eta, steps: 3, shift: 3.0}}
+sampler: {{steps: 3, shift: 3.0}}
 steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0}}
 fitting: {{stage1: {{steps: 2, lr: 5e-3}}, stage2: {{steps: 2, lr: 5e-3}}}}
 rate: {{bytes: 300, still_bytes: 300}}

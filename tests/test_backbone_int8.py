@@ -25,7 +25,6 @@ PRESET = """
 backbone: {id: wan2.1-1.3b, precision: bfloat16}
 geometry: {short_side: 32, multiple: 16, segment_frames: 5}
 adaptation: {vector_length: 32}
-sampler: {method: eta}
 steering: {method: atoms, snr_start: 0.01, snr_ratio: 3.0, bytes: 200}
 fitting: {stage1: {steps: 2, lr: 1e-2}, stage2: {steps: 2, lr: 5e-3}}
 rate: {bytes: 400}

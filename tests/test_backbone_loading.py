@@ -170,7 +170,7 @@ def test_unknown_names_are_refused():
         LoadOptions(checkpointing="some")
 
 
-def test_nothing_is_downloaded_unless_allowed(monkeypatch):
+def test_nothing_is_downloaded(monkeypatch):
     import huggingface_hub
 
     asked = []
@@ -180,10 +180,9 @@ def test_nothing_is_downloaded_unless_allowed(monkeypatch):
         raise huggingface_hub.errors.LocalEntryNotFoundError("none")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    for allowed in (False, True):
-        with pytest.raises(ModelError):
-            locate_model(WAN, allow_download=allowed)
-    assert asked == [True, False]
+    with pytest.raises(ModelError):
+        locate_model(WAN)
+    assert asked == [True]
 
 
 def test_published_shifts():
@@ -275,20 +274,14 @@ def test_out_of_memory_in_the_transformer_is_a_model_error(folder, monkeypatch):
     assert "checkpointing" not in str(caught.value), "a decoder keeps no activations"
 
 
-def test_the_autoencoder_tiles_where_it_is_told_or_has_to(folder, monkeypatch):
+def test_the_autoencoder_tiles_where_it_has_to(folder, monkeypatch):
     import numpy as np
 
     from vovcodec.backbone import autoencoder
 
     frames = np.zeros((1, 32, 32, 3), np.uint8)
-    for tiling, free, expected in (
-        (None, 1 << 50, False),
-        (None, 1 << 20, True),
-        (True, 1 << 50, True),
-        (False, 1, False),
-    ):
-        options = LoadOptions(vae_tiling=tiling)
-        backbone = load_backbone("wan2.1-1.3b", path=folder, device="cpu", options=options)
+    for free, expected in ((1 << 50, False), (1 << 20, True)):
+        backbone = load_backbone("wan2.1-1.3b", path=folder, device="cpu")
         monkeypatch.setattr(autoencoder, "free_memory_bytes", lambda device, free=free: free)
         backbone.to_latents(frames)
         assert backbone._autoencoder.network.use_tiling is expected
@@ -400,7 +393,7 @@ def test_the_caption_cache_survives_damage_and_tells_models_apart():
         return torch.full((2, 3), float(len(embedded)))
 
     def cache(fingerprint: bytes = b"12345678", precision: str = "float32") -> CaptionCache:
-        return CaptionCache(fingerprint, precision, on_disk=True)
+        return CaptionCache(fingerprint, precision)
 
     first = cache().get("x", embed)
     assert torch.equal(cache().get("x", embed), first) and len(embedded) == 1

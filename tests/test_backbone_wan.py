@@ -158,9 +158,6 @@ def test_the_text_encoder_is_freed_and_a_caption_embedded_once(folder, monkeypat
     assert torch.equal(again.embed_caption("only once"), kept)
     assert len(loads) == 1, "the second process finds it on disk"
     assert not [name for name, value in vars(first).items() if isinstance(value, UMT5EncoderModel)]
-    options = LoadOptions(remember_captions=False)
-    load_backbone("wan2.1-1.3b", path=folder, device="cpu", options=options).embed_caption("only once")
-    assert len(loads) == 2
 
 
 def test_adaptable_layers_come_in_the_documented_order(backbone):

@@ -14,7 +14,6 @@ PRESET = """
 backbone: {id: pocket}
 geometry: {short_side: 32}
 adaptation: {vector_length: 64, projection: offset-philox}
-sampler: {method: eta}
 steering: {method: atoms, snr_start: 0.02, snr_ratio: 4.0}
 fitting: {stage1: {steps: 2}, stage2: {steps: 2}}
 rate: {split: [0.2, 0.8]}
@@ -23,7 +22,7 @@ efforts:
   fast: {}
   paper:
     adaptation: {projection: balanced-philox}
-    sampler: {method: ode, steps: 3}
+    sampler: {steps: 3}
     steering: {method: none}
     fitting: {objective: reference, batch: 2, stage1: {steps: 2, lr: 2e-3}, stage2: {steps: 2, lr: 2e-3}}
     rate: {lambda: 4e-3, split: null}

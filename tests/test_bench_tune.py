@@ -21,7 +21,6 @@ from vovcodec.presets import list_presets, load_preset, preset_path
 TEXT = """# A preset.
 description: some text
 backbone: {id: pocket}
-sampler: {method: eta}
 steering:
   method: atoms
   snr_start: 0.002            # of the first injection
@@ -165,7 +164,7 @@ def media(tmp_path, monkeypatch):
 def test_the_command_stops_continues_and_writes_what_it_found(tmp_path, media, capsys):
     preset = tmp_path / "mine.yaml"
     preset.write_text(
-        "backbone: {id: pocket}\ngeometry: {short_side: 32}\nsampler: {method: eta}\nsteering:\n  method: atoms\n"
+        "backbone: {id: pocket}\ngeometry: {short_side: 32}\nsteering:\n  method: atoms\n"
         "  snr_start: 0.05   # far too late\n  snr_ratio: 3.0\nefforts: {instant: {adaptation: {vector_length: 0}}}\n"
     )
     before, out = preset.read_text(), tmp_path / "trials.tsv"

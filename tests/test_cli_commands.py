@@ -37,6 +37,7 @@ ENCODED = EncodeReport(
     segments=1,
 )
 DECODED = DecodeReport("out.mp4", 33, (416, 240), Fraction(25), 3.2, 20, 700_000_000, drift_db=0.01)
+SCALED = ScaleReport("out.vov", 900, {"header": 40, "atoms": 860}, 0.002, None, None, 33, 0, 0.4, 300_000_000)
 EDITED = EditReport(
     output="out.vov", size_bytes=410, sections={"vector": 109}, n_frames=33, coded_size=(224, 128),
     frame_rate=Fraction(25), segments=1, vectors=2, strengths=[0.75, 0.5], steps=28, edits=3,
@@ -63,7 +64,7 @@ class Codec:
 @pytest.fixture
 def codec(monkeypatch):
     fake = Codec()
-    reports = {"encode": ENCODED, "decode": DECODED, "scale": ScaleReport("out.vov", 900), "edit": EDITED}
+    reports = {"encode": ENCODED, "decode": DECODED, "scale": SCALED, "edit": EDITED}
     for name, report in reports.items():
         module = types.ModuleType(f"vovcodec.codec.{name}")
         setattr(module, name, fake.verb(report))

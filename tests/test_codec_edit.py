@@ -33,14 +33,14 @@ PRESET = """
 backbone: {id: pocket}
 geometry: {short_side: 32, multiple: 16, segment_frames: 9, scene_frames: 9}
 adaptation: {vector_length: 16}
-sampler: {method: eta, steps: 4, shift: 2.0, seed: 5}
+sampler: {steps: 4, shift: 2.0, seed: 5}
 steering: {method: atoms, snr_start: 0.01, snr_ratio: 2.5, scene: false}
 fitting: {stage1: {steps: 2}, stage2: {steps: 2, warmup_steps: 1}}
 rate: {bytes: 500}
 efforts:
   other: {adaptation: {vector_length: 24, rank: 2, projection: offset-philox, targets: qkv}, sampler: {seed: 6}}
   atoms: {adaptation: {vector_length: 0}}
-  plain: {sampler: {method: ode}, steering: {method: none}}
+  plain: {steering: {method: none}}
   sampled: {adaptation: {vector_length: 0}, steering: {method: importance}}
 """
 # How many injections a full grid has with these settings; all of them are evaluated, and the last estimate.

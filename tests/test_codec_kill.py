@@ -26,7 +26,6 @@ PRESET = """
 backbone: {id: pocket}
 geometry: {short_side: 32, multiple: 16, segment_frames: 9, scene_frames: 9}
 adaptation: {vector_length: 64}
-sampler: {method: eta}
 steering: {method: atoms, snr_start: 0.01, snr_ratio: 2.0}
 fitting: {stage1: {steps: 12, lr: 1e-2}, stage2: {steps: 12, lr: 5e-3}}
 rate: {bytes: 600}

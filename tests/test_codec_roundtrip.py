@@ -38,7 +38,6 @@ description: tiny
 backbone: {{id: pocket, path: "{path}"}}
 geometry: {{short_side: 48, multiple: 16, segment_frames: 33}}
 adaptation: {{vector_length: 64}}
-sampler: {{method: eta}}
 steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0, scene: false, bytes: 300}}
 fitting: {{stage1: {{steps: 3, lr: 1e-2}}, stage2: {{steps: 3, lr: 5e-3}}}}
 rate: {{bytes: 600, still_bytes: 300}}
@@ -47,7 +46,7 @@ efforts:
   instant: {{adaptation: {{vector_length: 0}}}}
   offset: {{adaptation: {{projection: offset-philox}}}}
   plain:
-    sampler: {{method: ode, steps: 3, shift: 3.0}}
+    sampler: {{steps: 3, shift: 3.0}}
     steering: {{method: none, bytes: 0}}
 """
 

@@ -160,14 +160,14 @@ def test_further_vectors_and_generation_are_described() -> None:
     assert (first["n_steps"], second["n_steps"]) == (26, 2)
     parts = [section["parts"] for section in report["sections"] if section["name"] == "vector"]
     assert parts[:2] == [{"vector.model": 0, "vector.words": 0}, {"vector.model": 3, "vector.words": 40}]
-    text = "\n".join(describe_lines(content))
+    text = "\n".join(describe_lines(report))
     for words in ("merged 2 vector.words_bytes", "generation.n_injections", "vector of segment 0", "keep-structure"):
         assert words in text
 
 
 def test_description_lines_show_every_value_and_the_damage() -> None:
     data = bytearray(serialize(samples.three_segments()))
-    text = "\n".join(describe_lines(parse(bytes(data))))
+    text = "\n".join(describe_lines(describe(parse(bytes(data)))))
     for words in (
         "source_width",
         "1919 px",
@@ -181,7 +181,7 @@ def test_description_lines_show_every_value_and_the_damage() -> None:
     ):
         assert words in text
     data[-60] ^= 1
-    assert "damage in " in "\n".join(describe_lines(parse(bytes(data), tolerant=True)))
+    assert "damage in " in "\n".join(describe_lines(describe(parse(bytes(data), tolerant=True))))
 
 
 def test_container_loads_neither_torch_nor_numpy_nor_the_codec() -> None:

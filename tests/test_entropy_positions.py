@@ -14,7 +14,7 @@ from reference_entropy import reference_decode_atoms
 
 from vovcodec.entropy import positions as positions_module
 from vovcodec.entropy.errors import BadCodedAtoms
-from vovcodec.entropy.positions import coded_atoms_bits, decode_atoms, encode_atoms, truncate_atoms
+from vovcodec.entropy.positions import coded_atoms_bits, decode_atoms, encode_atoms
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "atoms.json").read_text())
 
@@ -104,20 +104,6 @@ def test_more_intervals_than_a_batch(monkeypatch):
     steps = random_steps(3, 5000, [700, 40])
     monkeypatch.setattr(positions_module, "BATCH_INTERVALS", 16)
     assert_same(decode_atoms(encode_atoms(steps, 5000), [700, 40], 5000), steps)
-
-
-@pytest.mark.parametrize("n_steps_kept", [0, 1, 3, 5])
-def test_truncation_keeps_the_first_steps(n_steps_kept):
-    counts = [3, 0, 20, 1, 7]
-    steps = random_steps(2, 9999, counts)
-    words = truncate_atoms(encode_atoms(steps, 9999), counts, 9999, n_steps_kept)
-    assert words == encode_atoms(steps[:n_steps_kept], 9999)
-    assert_same(decode_atoms(words, counts[:n_steps_kept], 9999), steps[:n_steps_kept])
-
-
-def test_truncation_of_an_impossible_number_of_steps():
-    with pytest.raises(ValueError):
-        truncate_atoms(b"", [0], 10, 2)
 
 
 def test_nothing_costs_nothing():

@@ -67,7 +67,7 @@ def test_segments_spread_over_devices(clip, tmp_path):
     preset = tmp_path / "short.yaml"
     preset.write_text(
         "backbone: {id: pocket}\ngeometry: {segment_frames: 5}\nsteering: {method: atoms, bytes: 300}\n"
-        "sampler: {method: eta}\nadaptation: {vector_length: 0}\nrate: {bytes: 400}\nefforts: {fast: {}}\n"
+        "adaptation: {vector_length: 0}\nrate: {bytes: 400}\nefforts: {fast: {}}\n"
     )
     coded, _ = encoded(clip, "both", "cuda:0,1", preset=preset)
     assert drift_db(coded, "cuda:0") >= DRIFT_DB

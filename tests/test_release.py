@@ -74,9 +74,11 @@ def test_what_the_documents_point_to_is_there():
     for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
         text = (ROOT / ".github" / name).read_text(encoding="utf-8")
         for quoted in text.split("`")[1::2]:
-            if quoted.startswith(("tests/", "vovcodec/")):
-                assert (ROOT / quoted).exists(), f"{name}: {quoted}"
-            elif quoted.startswith("make ") and "\n" not in quoted:
+            for word in quoted.split():
+                if word.startswith(("tests/", "vovcodec/")):
+                    assert (ROOT / word).exists(), f"{name}: {word}"
+            if quoted.startswith("make ") and "\n" not in quoted:
                 assert f"\n{quoted.split()[1]}:" in makefile, f"{name}: {quoted}"
             elif "/" in quoted and " " not in quoted and quoted.endswith((".py", "/")) and quoted != "dist/":
-                assert any((ROOT / folder / quoted).exists() for folder in ("vovcodec", "tests")), f"{name}: {quoted}"
+                folders = ("", "vovcodec", "tests")
+                assert any((ROOT / folder / quoted).exists() for folder in folders), f"{name}: {quoted}"

@@ -60,7 +60,7 @@ PRESET = """
 backbone: {id: pocket}
 geometry: {short_side: 32, multiple: 16, segment_frames: 9, scene_frames: 9}
 adaptation: {vector_length: 0}
-sampler: {method: eta, seed: 3}
+sampler: {seed: 3}
 steering: {method: atoms, memory: 6, snr_start: 0.01, snr_ratio: 2.0, still_snr_ratio: 3.0, bytes: 300}
 fitting: {stage1: {steps: 1}, stage2: {steps: 1, warmup_steps: 1}}
 rate: {bytes: 300}

@@ -30,7 +30,6 @@ description: tiny
 backbone: {{id: {id}, path: "{path}"}}
 geometry: {{short_side: 32, multiple: 16, segment_frames: 5, scene_frames: 5}}
 adaptation: {{vector_length: 64}}
-sampler: {{method: eta}}
 steering: {{method: atoms, snr_start: 0.01, snr_ratio: 3.0, bytes: 300}}
 fitting: {{stage1: {{steps: {steps}, lr: 1e-2}}, stage2: {{steps: 3, lr: 5e-3}}}}
 rate: {{bytes: 500}}

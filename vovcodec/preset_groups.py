@@ -57,7 +57,7 @@ class Backbone:
     id: str = _setting()
     path: str | None = _setting(None)
     revision: str | None = _setting(None)
-    precision: str = _setting("float32", choices=("float32", "bfloat16", "float16", "int8-weights"))
+    precision: str = _setting("float32", choices=("float32", "bfloat16", "int8-weights"))
     compile: bool = _setting(False)
     checkpointing: str = _setting("auto", choices=("auto", "none", "attention", "full"))
 
@@ -90,7 +90,6 @@ class Sampler:
     coded size (`backbone.catalog.flow_shift`); still_shift: the same for stills, null = `shift`; seed: of the
     decoder's noise."""
 
-    method: str = _setting("ode", choices=("ode", "eta"))
     steps: int = _setting(4, low=1, high=1000)
     shift: float | None = _setting(1.0, low=0.01, high=100.0)
     still_shift: float | None = _setting(None, low=0.01, high=100.0)
@@ -101,14 +100,14 @@ class Sampler:
 class Steering:
     """Information carried by the injected noise.
 
-    snr_start: signal-to-noise ratio ((1−t)/t)² of the first injection; snr_ratio: growth from one to the next; fewer,
-    larger steps decode faster, smaller ones use their bits better; still_snr_ratio: the same for single frames (None:
-    the same number, too). codebook: trellis, or signed atoms at coded
-    positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling. reach:
-    how far an injection goes along the residual, relative to what a sampler that knew the original would draw (encoder
-    only). active_channels: atoms act on the first so many latent channels; 0 = all. weight: exponent of the score
-    weights deviation^weight per latent channel (encoder only). scene: a clip may rest on a picture of its scene,
-    before a camera that stands still or moves (codec/view.py). bytes: of the atoms where no byte target is given.
+    method: none injects no noise at all. snr_start: signal-to-noise ratio ((1−t)/t)² of the first injection; snr_ratio:
+    growth from one to the next; fewer, larger steps decode faster, smaller ones use their bits better;
+    still_snr_ratio: the same for single frames (None: the same number, too). codebook: trellis, or signed atoms at
+    coded positions; memory: the trellis has 2^memory states. eta_scale: noise fraction relative to ancestral sampling.
+    reach: how far an injection goes along the residual, relative to what a sampler that knew the original would draw
+    (encoder only). active_channels: atoms act on the first so many latent channels; 0 = all. scene: a clip may rest on
+    a picture of its scene, before a camera that stands still or moves (codec/view.py). bytes: of the atoms where no
+    byte target is given.
     """
 
     method: str = _setting("none", choices=("atoms", "importance", "none"))
@@ -120,7 +119,6 @@ class Steering:
     eta_scale: float = _setting(1.0, low=0.05, high=1.25)
     reach: float = _setting(1.0, low=0.1, high=3.0)
     active_channels: int = _setting(0, low=0, high=255)
-    weight: float = _setting(0.0, low=0.0, high=4.0)
     scene: bool = _setting(True)
     bytes: int = _setting(0, low=0, high=1 << 24)
 

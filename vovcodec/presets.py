@@ -280,7 +280,9 @@ def _check_group(group: type, data: Any, path: str, problems: list[str]) -> None
     known = {_key(each): each for each in fields(group)}
     for key, value in data.items():
         if key not in known:
-            problems.append(f"{path}.{key}: unknown key{_did_you_mean(str(key), list(known))}")
+            homes = [f"{name}.{key}" for name, each in _GROUPS.items() if key in {_key(one) for one in fields(each)}]
+            hint = f"; did you mean {' or '.join(homes)}?" if homes else _did_you_mean(str(key), list(known))
+            problems.append(f"{path}.{key}: unknown key{hint}")
         elif known[key].type in _NESTED:
             _check_group(_NESTED[known[key].type], value, f"{path}.{key}", problems)
         else:
@@ -313,13 +315,11 @@ def _wrong_value(a_field: Field, value: Any) -> str | None:
 def _contradictions(body: Mapping[str, Any], prefix: str) -> list[str]:
     """Values that are fine alone but not together."""
     group = {name: _build(cls, body[name]) for name, cls in _GROUPS.items() if name in body}
-    steering, sampler, rate = (group.get(n, _GROUPS[n]()) for n in ("steering", "sampler", "rate"))
+    steering, rate = (group.get(n, _GROUPS[n]()) for n in ("steering", "rate"))
     problems = []
     targets = [t for t in _RATE_TARGETS if body.get("rate", {}).get(t) is not None]
     if len(targets) > 1:
         problems.append(f"{prefix}rate: {' and '.join(targets)} exclude each other")
-    if steering.method != "none" and sampler.method == "ode":
-        problems.append(f"{prefix}steering.method {steering.method} needs sampler.method eta: ode injects no noise")
     if rate.split is not None and rate.split[1] > 0 and steering.method == "none":
         problems.append(f"{prefix}rate.split gives steering a share but steering.method is none")
     return problems

@@ -72,23 +72,9 @@ class BalancedProjection:
     def order(self) -> np.ndarray:
         """Factor entries sorted by vector entry, then by position (a stable argsort of `index`), int64 [D].
 
-        `order[offsets[j] : offsets[j + 1]]` are the factor entries that use vector entry j.
+        The factor entries that use vector entry j are `counts[j]` in a row, after those of the entries before it.
         """
         entry_bits = np.uint64(self.n_entries.bit_length())
         packed = self.index.astype(np.uint64) << entry_bits | np.arange(self.n_entries, dtype=np.uint64)
         packed.sort()
         return (packed & np.uint64((1 << int(entry_bits)) - 1)).astype(np.int64)
-
-    @cached_property
-    def offsets(self) -> np.ndarray:
-        """Start of each vector entry's segment in `order`, with the end appended, int64 [k + 1]."""
-        return np.concatenate([[0], np.cumsum(self.counts)])
-
-    def expand(self, vector: np.ndarray) -> np.ndarray:
-        """Factor entries of a vector: float32 [k] -> float32 [D]."""
-        return np.asarray(vector, dtype=np.float32)[self.index] * self.scale
-
-    def collect(self, gradient: np.ndarray) -> np.ndarray:
-        """Transpose of `expand`, the gradient with respect to the vector: float [D] -> the same dtype [k]."""
-        weighted = np.asarray(gradient) * self.scale
-        return np.add.reduceat(weighted[self.order], self.offsets[:-1])

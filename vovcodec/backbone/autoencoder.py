@@ -23,6 +23,7 @@ from vovcodec.backbone.memory import (
     release_memory,
     set_aside,
 )
+from vovcodec.backbone.pixels import to_uint8
 
 __all__ = ["NormalizedAutoencoder"]
 
@@ -35,7 +36,6 @@ class NormalizedAutoencoder:
     Args:
         network: in float32, on its device.
         device: where it works.
-        tiling: True and False force tiles on or off, None uses them where the whole picture does not fit.
         idle: modules on a CUDA device that do nothing meanwhile; they make room where not even tiles fit.
     """
 
@@ -43,12 +43,10 @@ class NormalizedAutoencoder:
         self,
         network: nn.Module,
         device: torch.device,
-        tiling: bool | None,
         idle: Callable[[], Sequence[nn.Module]] = tuple,
     ) -> None:
         self.network = network.eval().requires_grad_(False)
         self.device = device
-        self._tiling = tiling
         self._idle = idle if device.type == "cuda" else tuple
         config = network.config
         self.channels: int = config.z_dim
@@ -72,8 +70,7 @@ class NormalizedAutoencoder:
 
         def work() -> np.ndarray:
             x = self.network.decode(latents.float() * self._std + self._mean, return_dict=False)[0]
-            x = x[0].permute(1, 2, 3, 0)
-            return ((x + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+            return to_uint8(x[0].permute(1, 2, 3, 0))
 
         return self._run("decoding latents to frames", work, need)
 
@@ -81,8 +78,8 @@ class NormalizedAutoencoder:
         """`work` with or without tiles; where the estimate was too low, once more with tiles, then without `idle`."""
         free = free_memory_bytes(str(self.device))
         fits = free is None or need.frames <= free
-        self._set_tiling(not fits if self._tiling is None else self._tiling)
-        if self._tiling is None and fits:
+        self._set_tiling(not fits)
+        if fits:
             done, result = self._tried(work)
             if done:
                 return result

@@ -18,15 +18,15 @@ _MAX_FILES = 256
 
 
 class CaptionCache:
-    """Embeddings [L, D] float32 without padding, in memory and, when `on_disk`, below the user's cache folder.
+    """Embeddings [L, D] float32 without padding, in memory and below the user's cache folder.
 
     Args:
         fingerprint: of the model. precision: of its text encoder; both are part of the key, as is the caption.
     """
 
-    def __init__(self, fingerprint: bytes, precision: str, *, on_disk: bool) -> None:
+    def __init__(self, fingerprint: bytes, precision: str) -> None:
         self._prefix = f"{fingerprint.hex()}:{precision}:".encode()
-        self._folder = cache_root() / "captions" if on_disk else None
+        self._folder = cache_root() / "captions"
         self._memory: dict[str, Tensor] = {}
 
     def get(self, caption: str, embed: Callable[[str], Tensor]) -> Tensor:
@@ -39,9 +39,7 @@ class CaptionCache:
             self._memory[caption] = embedding
         return self._memory[caption]
 
-    def _path(self, caption: str) -> Path | None:
-        if self._folder is None:
-            return None
+    def _path(self, caption: str) -> Path:
         name = hashlib.sha256(self._prefix + caption.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return self._folder / f"{name}.safetensors"
 
@@ -49,11 +47,8 @@ class CaptionCache:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        path = self._path(caption)
-        if path is None:
-            return None
         try:
-            return load(path.read_bytes())["embedding"]
+            return load(self._path(caption).read_bytes())["embedding"]
         except (OSError, SafetensorError, KeyError):
             return None  # missing or damaged: embedded again
 
@@ -61,8 +56,6 @@ class CaptionCache:
         from safetensors.torch import save
 
         path = self._path(caption)
-        if path is None:
-            return
         # A cache that cannot be written costs time, not correctness.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)

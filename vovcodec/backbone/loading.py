@@ -32,18 +32,12 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, INT8_WEIGHTS: t
 class LoadOptions:
     """How a big base model is loaded; none of it changes what a file means.
 
-    vae_tiling: autoencoder in tiles; None = where the whole picture does not fit.
     checkpointing: of gradients, "none", "attention", "full" or "auto" = the fastest that fits.
     compiled: the transformer's blocks by torch.compile, on CUDA: a minute or more at the start, then faster steps.
-    allow_download: let the hub's client fetch missing weights. Without it nothing touches the network.
-    remember_captions: keep caption embeddings below the user's cache folder.
     """
 
-    vae_tiling: bool | None = None
     checkpointing: str = "auto"
     compiled: bool = False
-    allow_download: bool = False
-    remember_captions: bool = True
 
     def __post_init__(self) -> None:
         if self.checkpointing not in ("auto", *CHECKPOINTING):

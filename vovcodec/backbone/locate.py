@@ -1,6 +1,6 @@
 """Finds a base model on this machine: a folder that was named, the user's model folder, or the hub's cache.
 
-Nothing is ever downloaded unless `allow_download` says so.
+Nothing is ever downloaded.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ __all__ = [
 
 MODELS_VARIABLE = "VOVCODEC_MODELS"
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+# What a download has to hold to be complete; repositories have pictures and other formats beside it.
 _WANTED_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "tokenizer/*"]
+_WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,11 @@ class ModelFolder:
         return tuple(name for name in named if (self.index.get(name) or [None])[0])
 
 
-def locate_model(
-    facts: ModelFacts, *, path: Path | str | None = None, revision: str | None = None, allow_download: bool = False
-) -> ModelFolder:
+def locate_model(facts: ModelFacts, *, path: Path | str | None = None, revision: str | None = None) -> ModelFolder:
     """The folder of a model, checked to be complete.
 
     Looked for in this order: `path`; the folders named like the id or like the repository inside $VOVCODEC_MODELS;
-    the hub's cache at `revision` (default: main). `allow_download` lets the hub's client fetch what is missing.
+    the hub's cache at `revision` (default: main).
 
     Raises ModelError, saying what to download and where to put it.
     """
@@ -63,7 +62,7 @@ def locate_model(
     candidates = []
     if shelf := os.environ.get(MODELS_VARIABLE):
         candidates = [Path(shelf).expanduser() / name for name in (facts.id, facts.repository.split("/")[-1])]
-    folder = next((c for c in candidates if c.is_dir()), None) or _cached(facts, revision, allow_download)
+    folder = next((c for c in candidates if c.is_dir()), None) or _cached(facts, revision)
     if folder is None:
         wanted = f" at revision {revision}" if revision else ""
         raise ModelError(f"the weights of {facts.id}{wanted} are not on this machine. {_how_to_get(facts)}")
@@ -82,7 +81,7 @@ def embedded_folder(path: Path | str | None = None) -> Path | None:
 
 def is_cached_revision(facts: ModelFacts, revision: str) -> bool:
     """Whether the hub's cache holds this commit of a model; False for what is no commit."""
-    return bool(_COMMIT.fullmatch(revision)) and _cached(facts, revision, False) is not None
+    return bool(_COMMIT.fullmatch(revision)) and _cached(facts, revision) is not None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -107,19 +106,19 @@ def weight_files(folder: Path) -> list[Path]:
     raise ModelError(f"{folder} holds no safetensors weights; the model folder is incomplete")
 
 
-def _cached(facts: ModelFacts, revision: str | None, allow_download: bool) -> Path | None:
+def _cached(facts: ModelFacts, revision: str | None) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         found = snapshot_download(
-            facts.repository, revision=revision, local_files_only=not allow_download, allow_patterns=_WANTED_FILES
+            facts.repository, revision=revision, local_files_only=True, allow_patterns=_WANTED_FILES
         )
     except LocalEntryNotFoundError:
         return None
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(f"cannot get {facts.repository} from the hub: {reason}") from error
+        raise ModelError(f"cannot look for {facts.repository} in the hub's cache: {reason}") from error
     return Path(found)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "MemoryNeed",
     "choose_checkpointing",
     "free_memory_bytes",
+    "in_gib",
     "is_out_of_memory",
     "memory_line",
     "memory_needed",
@@ -131,9 +132,9 @@ def free_memory_bytes(device: str) -> int | None:
 def memory_line(facts: ModelFacts, precision: str, device: str, **size: int) -> str:
     """One line for people: what the model needs and what is free. `size`: as in `memory_needed`."""
     need, free = memory_needed(facts, precision, **size), free_memory_bytes(device)
-    available = "unknown" if free is None else _gib(free)
+    available = "unknown" if free is None else in_gib(free)
     return (
-        f"{facts.id} in {precision} needs about {_gib(need.to_decode())} to decode and {_gib(need.to_encode())} to "
+        f"{facts.id} in {precision} needs about {in_gib(need.to_decode())} to decode and {in_gib(need.to_encode())} to "
         f"encode with a vector; free on {device}: {available}"
     )
 
@@ -146,7 +147,7 @@ def what_fits(facts: ModelFacts, device: str) -> str:
         need = memory_needed(facts, precision)
         for verb, size_bytes in (("decode", need.to_decode()), ("encode", need.to_encode())):
             fits = "" if free is None else (" fits" if size_bytes <= free else " does not fit")
-            parts.append(f"{verb} in {precision} {_gib(size_bytes)}{fits}")
+            parts.append(f"{verb} in {precision} {in_gib(size_bytes)}{fits}")
     return ", ".join(parts)
 
 
@@ -161,7 +162,7 @@ def out_of_memory_explained(activity: str, device: str, *remedies: str) -> Itera
         with contextlib.suppress(Exception):
             release_memory(device)
         free = free_memory_bytes(device)
-        left = "" if free is None else f" ({_gib(free)} free after giving up)"
+        left = "" if free is None else f" ({in_gib(free)} free after giving up)"
         advice = ", or ".join(remedies) or "use a device with more memory"
         raise ModelError(f"out of memory on {device} while {activity}{left}; {advice}") from error
 
@@ -205,6 +206,7 @@ def set_aside(modules: Sequence[nn.Module], device: str) -> Iterator[None]:
             module.to(device)
 
 
-def _gib(size_bytes: int) -> str:
+def in_gib(size_bytes: int) -> str:
+    """For messages: `1.5 GiB`, without decimals from 100 on."""
     gib = size_bytes / 2**30
-    return f"{gib:.1f} GiB" if gib < 100 else f"{gib:.0f} GiB"
+    return f"{gib:.1f} GiB" if gib < 100 else f"{gib:,.0f} GiB"

@@ -89,7 +89,3 @@ class Backbone(Protocol):
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """The layers a vector may adapt, in the fixed order that the format relies on."""
         ...
-
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """Relative importance of latent errors for pixels, broadcastable to [1, C, T, h, w]; None = all equal."""
-        ...

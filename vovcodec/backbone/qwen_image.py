@@ -64,7 +64,7 @@ class QwenImageBackbone:
         self._facts, self._folder = facts, folder.path
         self.fingerprint = fingerprint_folder(folder.path, folder.components())
         autoencoder = load_component(AutoencoderKLQwenImage, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, self._idle)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, self._idle)
         stride = autoencoder.spatial_compression_ratio
         self.geometry = LatentGeometry(
             time_stride=4,
@@ -74,7 +74,7 @@ class QwenImageBackbone:
             max_frames=facts.max_frames,
         )
         self._transformer: nn.Module | None = None
-        self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
+        self._captions = CaptionCache(self.fingerprint, precision)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
         self._compiled = options.compiled
 
@@ -148,10 +148,6 @@ class QwenImageBackbone:
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`; the image stream's layers."""
         return qwen_image_linears(self._loaded_transformer(), targets, last_blocks)
-
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: how much a channel matters for pixels was not measured on the real weights."""
-        return None
 
     def _idle(self) -> list[nn.Module]:
         """What lies on the device while the text encoder or the autoencoder works."""

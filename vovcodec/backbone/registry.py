@@ -54,7 +54,7 @@ def load_backbone(
         path: its folder; without it `locate.locate_model` looks for it. Any folder of the right classes will do, a
             fine-tuned one too: the fingerprint tells files made with it apart.
         revision: commit, tag or branch in the hub's cache.
-        precision: "float32", "bfloat16".
+        precision: "float32", "bfloat16" or, of a big model, "int8-weights" (see int8.py).
         options: how a big model is loaded; see `loading.LoadOptions`.
 
     Raises ModelError when the id is unknown, its weights are missing or damaged, or memory runs out.
@@ -97,7 +97,7 @@ def _load(
     from vovcodec.backbone.locate import locate_model
 
     options = options or LoadOptions()
-    folder = locate_model(facts, path=path, revision=revision, allow_download=options.allow_download)
+    folder = locate_model(facts, path=path, revision=revision)
     if facts.pipeline == "QwenImagePipeline":
         from vovcodec.backbone.qwen_image import QwenImageBackbone
 

@@ -72,7 +72,7 @@ class WanBackbone:
             self._expert_names.append("transformer_2")
         self._experts: list[nn.Module] = []
         autoencoder = load_component(AutoencoderKLWan, folder.path / "vae", torch.float32, self.device)
-        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, options.vae_tiling, lambda: self._experts)
+        self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, lambda: self._experts)
         config = json.loads((folder.path / "transformer" / "config.json").read_text(encoding="utf-8"))
         if config.get("image_dim") and config.get("in_channels") != autoencoder.config.z_dim:
             raise ModelError(f"{folder.path} is an image-to-video model; the codec needs a text-to-video one")
@@ -84,7 +84,7 @@ class WanBackbone:
             channels=autoencoder.config.z_dim,
             max_frames=facts.max_frames,
         )
-        self._captions = CaptionCache(self.fingerprint, precision, on_disk=options.remember_captions)
+        self._captions = CaptionCache(self.fingerprint, precision)
         self._checkpointing = Checkpointing(options.checkpointing, self.device)
         self._compiled = options.compiled
 
@@ -156,10 +156,6 @@ class WanBackbone:
         for expert in rest:
             layers += [(f"transformer_2.{name}", layer) for name, layer in wan_linears(expert, targets, last_blocks)]
         return layers
-
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: how much a channel matters for pixels was not measured on the real weights."""
-        return None
 
     def _chosen_experts(self, times: Tensor) -> list[int]:
         if len(self._expert_names) == 1:

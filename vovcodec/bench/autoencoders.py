@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vovcodec.backbone.pixels import to_uint8
 from vovcodec.bench.autoencoder_designs import DESIGNS
 from vovcodec.bench.autoencoder_training import Autoencoder, decoder_parameters, latent_prior, trained_autoencoder
 from vovcodec.bench.command import media_parser, media_paths, run
@@ -135,10 +136,10 @@ def _measure(
     for item, sizes in missing:
         n_frames = len(item.frames)
         target = autoencoder.encode(_to_tensor(pad_frames(item.frames, -(-(n_frames - 1) // 4) * 4 + 1)))
-        ceiling = _to_frames(autoencoder.decode(target))[:n_frames]
+        ceiling = to_uint8(autoencoder.decode(target)[0].permute(1, 2, 3, 0))[:n_frames]
         for size_bytes in sizes:
             outcome = ours(velocity, target, size_bytes, plan=plan)
-            decoded = _to_frames(autoencoder.decode(outcome.latents))[:n_frames]
+            decoded = to_uint8(autoencoder.decode(outcome.latents)[0].permute(1, 2, 3, 0))[:n_frames]
             row = AutoencoderRow(
                 **own,
                 item=item.name,
@@ -161,10 +162,6 @@ def _measure(
 def _to_tensor(frames: np.ndarray) -> Tensor:
     """uint8 [F, H, W, 3] → float32 [1, 3, F, H, W] in [−1, 1]."""
     return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1.0
-
-
-def _to_frames(decoded: Tensor) -> np.ndarray:
-    return ((decoded[0].permute(1, 2, 3, 0) + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 @torch.no_grad()

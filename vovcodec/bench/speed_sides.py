@@ -194,7 +194,7 @@ def _our_side(settings: Settings) -> tuple[int, _Parts]:
 def _autoencoder_side(settings: Settings) -> tuple[int, _Parts]:
     n_frames, height, width = settings.shape
     network = random_autoencoder(settings.architecture, settings.device)
-    autoencoder = NormalizedAutoencoder(network, torch.device(settings.device), None)
+    autoencoder = NormalizedAutoencoder(network, torch.device(settings.device))
     need = memory_needed(model_facts(_STEERED), "bfloat16", n_frames=n_frames, width=width, height=height)
     frames = np.random.default_rng(0).integers(0, 256, (n_frames, height, width, 3), dtype=np.uint8)
     latents = torch.randn(1, autoencoder.channels, *_latent_size(settings.shape), device=settings.device)

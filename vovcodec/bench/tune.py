@@ -40,7 +40,6 @@ COORDINATES = (
     Coordinate("steering.reach", step=0.1, low=0.5, high=1.5),
     Coordinate("steering.snr_start", step=2.0, low=1e-5, high=0.1, is_factor=True),
     Coordinate("steering.snr_ratio", step=1.4, low=1.1, high=4.9, is_factor=True, origin=1.0),
-    Coordinate("steering.weight", step=0.5, low=0.0, high=2.0),
     Coordinate("steering.codebook", choices=("trellis", "hadamard", "cyclic")),
     Coordinate("adaptation.vector_length", step=2.0, low=32, high=16384, is_factor=True, digits=6),
     Coordinate("rate.split", step=2.0, low=0.01, high=0.6, is_factor=True),

@@ -12,6 +12,7 @@ import numpy as np
 
 from vovcodec.container import SegmentCheck
 from vovcodec.container.layout import PSNR_Q_MAX
+from vovcodec.metrics import decibels
 
 __all__ = ["LEAST_AGREEMENT_DB", "drift_db", "segment_check", "thumbnail"]
 
@@ -51,7 +52,7 @@ def drift_db(frames: np.ndarray, check: SegmentCheck) -> float | None:
     lower = _LEVEL * _unpacked(check)
     here = thumbnail(frames, check.thumbnail_width, check.thumbnail_height)
     error = np.mean(np.maximum(0.0, np.maximum(lower - here, here - (lower + _LEVEL))) ** 2)
-    return math.inf if error == 0 else 10 * math.log10(255**2 / error)
+    return decibels(error)
 
 
 def _packed(cells: np.ndarray) -> bytes:

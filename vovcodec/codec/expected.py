@@ -18,7 +18,6 @@ they were better joined, and the last was 0.07 dB worse.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from vovcodec.codec.registration import LUMA
+from vovcodec.metrics import decibels
 from vovcodec.sampling.camera import cosines
 
 __all__ = ["PEAK", "expected_db", "expected_scene_error"]
@@ -43,7 +43,7 @@ _SHARES = (0.45, 0.55, 0.65, 0.75, 0.85, 0.92)
 
 def expected_db(frames: np.ndarray, size_bytes: float) -> float:
     """U of frames [F, H, W, 3] in grey levels, in dB below the peak."""
-    return 10 * math.log10(PEAK / (_left_by_bytes(frames)(size_bytes) + 1e-9)) - _CLIP_DB
+    return decibels(_left_by_bytes(frames)(size_bytes) + 1e-9) - _CLIP_DB
 
 
 def expected_scene_error(frames: np.ndarray, picture: np.ndarray, shown: np.ndarray, size_bytes: float) -> float:
@@ -56,7 +56,7 @@ def expected_scene_error(frames: np.ndarray, picture: np.ndarray, shown: np.ndar
     of_moving = _left_by_bytes(moving)
     errors = [of_picture(size_bytes) + float(np.square(moving).mean())]
     for share in _SHARES:
-        db = 10 * math.log10(PEAK / (of_moving((1 - share) * size_bytes) + 1e-9)) - _CLIP_DB
+        db = decibels(of_moving((1 - share) * size_bytes) + 1e-9) - _CLIP_DB
         db = min(db, _SHARP_DB + _BEYOND * (db - _SHARP_DB))
         errors.append(of_picture(share * size_bytes) + PEAK * 10 ** (-db / 10))
     return min(errors) + _PICTURE_END

@@ -20,7 +20,7 @@ from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, S
 from vovcodec.container.indices import pack_indices
 from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
-from vovcodec.metrics import psnr, ssim
+from vovcodec.metrics import decibels, psnr, ssim
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.importance import FEW_STEPS, select
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
@@ -38,7 +38,6 @@ __all__ = [
     "inject_indices",
     "inject_nothing",
     "log2_candidates_within",
-    "score_weights",
     "warn_of_few_steps",
 ]
 
@@ -83,22 +82,11 @@ class LatentEstimate:
 
     def psnr_db(self, clean: Tensor) -> float:
         """Of the picture that the estimate x̂₀ = `clean` decodes to."""
-        error = self._factor * float((clean - self._target).square().mean()) + 1e-9
-        return 10 * math.log10(255**2 / error)
+        return decibels(self._factor * float((clean - self._target).square().mean()) + 1e-9)
 
     def shown_by(self, listener: ProgressListener) -> OnStep:
         """A sampler callback that reports each estimate."""
         return lambda t, x_t, clean: listener.advance(psnr_db=self.psnr_db(clean))
-
-
-def score_weights(backbone: Backbone, n_latent_frames: int, exponent: float) -> Tensor | None:
-    """Weights of the residual in the atoms' scores: the backbone's own, times channel deviation^exponent."""
-    weights = backbone.score_weights(n_latent_frames)
-    deviations = getattr(backbone, "channel_std", None)
-    if exponent and deviations is not None:
-        emphasis = deviations(n_latent_frames) ** exponent
-        weights = emphasis if weights is None else weights * emphasis
-    return weights
 
 
 def inject_atoms(
@@ -108,7 +96,6 @@ def inject_atoms(
     index: int,
     *,
     size_bytes: float,
-    weights: Tensor | None = None,
     reach: float = 1.0,
     on_step: OnStep | None = None,
 ) -> Injected:
@@ -116,9 +103,7 @@ def inject_atoms(
 
     Raises UsageError when they do not suffice for a single atom.
     """
-    steered, chosen, latents = steer(
-        velocity, target, plan, index, size_bytes=size_bytes, weights=weights, reach=reach, on_step=on_step
-    )
+    steered, chosen, latents = steer(velocity, target, plan, index, size_bytes=size_bytes, reach=reach, on_step=on_step)
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
     words = checked_words(steered, chosen, tuple(target.shape))

@@ -34,9 +34,9 @@ def inspect(source: str | Path, *, verify: bool = False, limits: DecodeLimits | 
     stream = read_vov(opened, tolerant=verify)
     require_within(stream, limits or DecodeLimits())
     checked = {"check": check(stream)} if verify else {}
-    content, lines = describe(stream), describe_lines(stream)
+    content = describe(stream)
     found = {"file": str(source), "summary": summary(stream), "decoding": decoding(stream)}
-    return {**found, "content": content, "lines": lines, **checked}
+    return {**found, "content": content, "lines": describe_lines(content), **checked}
 
 
 def summary(stream: VovFile) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from vovcodec.backbone.cost import CPU_FLOPS_PER_THREAD, CUDA_FLOPS, segment_cost
 from vovcodec.backbone.geometry import TOKEN_MARGIN_PX, evaluations_of_steps
+from vovcodec.backbone.memory import in_gib
 from vovcodec.codec.measure import evaluations_by_length, n_evaluations_of
 from vovcodec.codec.options import Approve, DecodeLimits
 from vovcodec.container import Segment, StreamHeader, VovFile
@@ -177,9 +178,9 @@ def require_affordable(
         hours /= n_workers
     allow = f"memory={-(-(cost.memory_bytes or 0) // 10**9)}G"
     if limits.memory is not None and (cost.memory_bytes or 0) > limits.memory:
-        what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(limits.memory)} are allowed"
+        what = f"about {in_gib(cost.memory_bytes)} of memory, {in_gib(limits.memory)} are allowed"
     elif limits.memory is None and free_bytes is not None and (cost.work_bytes or 0) > free_bytes:
-        what = f"about {_gib(cost.memory_bytes)} of memory, {_gib(free_bytes)} are free on {device}"
+        what = f"about {in_gib(cost.memory_bytes)} of memory, {in_gib(free_bytes)} are free on {device}"
     elif hours is not None and hours > limits.hours:
         what = f"about {hours:,.0f} hours ({cost.n_evaluations:,} network evaluations) on {device}"
         allow = f"hours={math.ceil(hours)}"
@@ -187,7 +188,3 @@ def require_affordable(
         return
     if approve is None or not approve(f"{doing} this file takes {what}"):
         raise LimitExceeded(f"{doing} this file takes {what}; --limit {allow} allows it")
-
-
-def _gib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**30:,.1f} GiB"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 
 __all__ = ["DecodeReport", "EditReport", "EncodeReport", "ScaleReport"]
@@ -65,14 +65,14 @@ class ScaleReport:
 
     output: str
     size_bytes: int
-    sections: dict[str, int] = field(default_factory=dict)
-    bpp: float = 0.0
-    psnr_db: float | None = None
-    ssim: float | None = None
-    n_frames: int = 0
-    n_network_evaluations: int = 0
-    scale_s: float = 0.0
-    peak_memory_bytes: int = 0
+    sections: dict[str, int]
+    bpp: float
+    psnr_db: float | None
+    ssim: float | None
+    n_frames: int
+    n_network_evaluations: int
+    scale_s: float
+    peak_memory_bytes: int
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from vovcodec.codec.injection import (
     inject_atoms,
     inject_indices,
     log2_candidates_within,
-    score_weights,
     warn_of_few_steps,
 )
 from vovcodec.codec.limits import require_affordable, steering_cost
@@ -375,11 +374,8 @@ class _Job:
                 arguments = (backbone, self._preset_of_picture(segment), velocity, frames, target, plan, index)
                 injected, n_evaluations = inject_scene(*arguments, size_bytes=wanted, listener=listener, on_step=show)
                 if injected is None:
-                    weights = score_weights(backbone, target.shape[2], self.preset.steering.weight)
                     reach = self.preset.steering.reach
-                    injected = inject_atoms(
-                        velocity, target, plan, index, size_bytes=wanted, weights=weights, reach=reach, on_step=show
-                    )
+                    injected = inject_atoms(velocity, target, plan, index, size_bytes=wanted, reach=reach, on_step=show)
             else:
                 n_bits = _LOG2_CANDIDATES if size_bytes is None else log2_candidates_within(size_bytes, sampler.n_steps)
                 injected = inject_indices(

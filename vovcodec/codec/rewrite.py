@@ -36,8 +36,6 @@ __all__ = [
     "strengthened",
 ]
 
-_STRENGTH_UNIT = 256
-
 
 def recaptioned(stream: VovFile, captions: Sequence[str]) -> VovFile:
     """The stream with one caption per segment; the commonest is the shared one. Raises UsageError."""

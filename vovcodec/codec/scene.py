@@ -24,7 +24,7 @@ from torch import Tensor
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
-from vovcodec.codec.injection import Injected, checked_words, score_weights
+from vovcodec.codec.injection import Injected, checked_words
 from vovcodec.codec.plans import coded_atoms, scene_plan_of_preset
 from vovcodec.codec.view import best_view
 from vovcodec.container.writer import scene_bits
@@ -109,7 +109,7 @@ def inject_scene(
         scene_plan,
         index,
         size_bytes=size_bytes - alone_bytes,
-        weights=_product(score_weights(backbone, 1, steering.weight), view.weights(backbone.geometry.space_stride)),
+        weights=view.weights(backbone.geometry.space_stride),
         reach=steering.reach,
         on_step=record,
     )
@@ -140,7 +140,6 @@ def inject_scene(
         replace(plan, snr_start_q=start_q, before=scene_plan.counts, before_ratio_q=scene_plan.snr_ratio_q),
         index,
         size_bytes=size_bytes,
-        weights=score_weights(backbone, target.shape[2], steering.weight),
         reach=steering.reach,
         on_step=on_step,
     )
@@ -153,12 +152,6 @@ def inject_scene(
     words = checked_words(clip_plan, chosen, max(tuple(target.shape), tuple(picture.shape), key=math.prod))
     atoms = coded_atoms(clip_plan, words, scene_plan, view.camera)
     return Injected(latents, len(atoms.counts) + 1, atoms), n_evaluations
-
-
-def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a * b.to(a.device)
 
 
 def _field_bytes(scene_plan: SteeringPlan, plan: SteeringPlan, camera: Camera | None) -> tuple[float, float]:

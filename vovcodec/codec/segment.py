@@ -29,7 +29,6 @@ from vovcodec.codec.injection import (
     inject_indices,
     inject_nothing,
     log2_candidates_within,
-    score_weights,
 )
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
@@ -85,7 +84,6 @@ def _objective(
     target: Tensor,
     index: int,
     steering_bytes: float,
-    weights: Tensor | None,
     listener: ProgressListener,
 ) -> tuple[Objective, int]:
     """The preset's objective and the network evaluations spent on setting it up."""
@@ -103,7 +101,7 @@ def _objective(
     listener.stage("tracing the sampler", len(times) - 1)
     if steering_bytes:
         reach = preset.steering.reach
-        steer(velocity, target, plan, index, size_bytes=steering_bytes, weights=weights, reach=reach, on_step=record)
+        steer(velocity, target, plan, index, size_bytes=steering_bytes, reach=reach, on_step=record)
     else:
         with torch.no_grad():
             for x_t, t in straight_path(target, times, plan.seed, index):
@@ -141,14 +139,12 @@ def encode_segment(
     if header_sampler.schedule == "snr":
         plan = replace(plan, snr_start_q=header_sampler.snr_start_q, snr_ratio_q=header_sampler.snr_ratio_q)
     target = backbone.to_latents(frames)
-    shape = tuple(target.shape)
     estimate = LatentEstimate(frames, target)
     steers, injects = preset.steering.method == "atoms", preset.steering.method != "none"
     share = preset.rate.split[0] if preset.rate.split else DEFAULT_VECTOR_SHARE
     if not injects:
         share = 1.0
     n_evaluations = 0
-    weights = score_weights(backbone, shape[2], preset.steering.weight) if steers else None
     # Sampler steps are not known before the bytes are spent: a guess for the progress bar.
     times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
 
@@ -190,7 +186,7 @@ def encode_segment(
         settings = _fit_settings(preset, vector_bytes, unit)
         with adapted_velocity(backbone, caption, None, None, for_fitting=True) as plain:
             traced_bytes = steering_bytes if steers else 0.0
-            objective, n_setup = _objective(preset, plan, times, plain, target, index, traced_bytes, weights, listener)
+            objective, n_setup = _objective(preset, plan, times, plain, target, index, traced_bytes, listener)
         start = unit * initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
         if preset.adaptation.projection == "offset-philox":
             start = torch.zeros_like(start)
@@ -230,7 +226,6 @@ def encode_segment(
                 plan,
                 index,
                 size_bytes=steering_bytes,
-                weights=weights,
                 reach=preset.steering.reach,
                 on_step=show,
             )

@@ -29,6 +29,7 @@ from vovcodec.backbone.protocol import Backbone, Scene
 from vovcodec.codec.expected import PEAK, expected_db
 from vovcodec.codec.registration import as_pixels, camera_of, picture_of, register
 from vovcodec.container.camera import camera_path_bits
+from vovcodec.metrics import decibels
 from vovcodec.sampling.camera import Camera, CameraPath
 
 __all__ = ["View", "best_view"]
@@ -75,7 +76,7 @@ class View:
     @property
     def below_peak_db(self) -> float:
         """E as a PSNR."""
-        return 10 * math.log10(PEAK / self.error)
+        return decibels(self.error)
 
     @property
     def quiet(self) -> float:

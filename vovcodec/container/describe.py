@@ -101,9 +101,8 @@ def _add_sizes(dump: dict[str, Any], blobs: tuple[lay.Blob, ...], source: object
             dump[part][f"{name}_bytes"] = len(getattr(getattr(source, part), name))
 
 
-def describe_lines(stream: VovFile) -> list[str]:
-    """The same for a terminal: one `name  value unit` line per field, grouped under section titles."""
-    dump = describe(stream)
+def describe_lines(dump: dict[str, Any]) -> list[str]:
+    """What `describe` returns for a terminal: one `name  value unit` line per field, grouped under section titles."""
     units = {
         name: unit
         for fields in (lay.HEADER_FIELDS, lay.SEGMENT_FIELDS, lay.GENERATION_FIELDS)

@@ -32,7 +32,6 @@ __all__ = [
 
 START_SIZE = 16  # bytes that tell one kind of file from another
 _LENGTH_BYTES_MAX = 5
-_BEFORE_0_4 = b"\x89VOV\r\n\x1a\n"
 _WITHOUT_FIRST = lay.MAGIC[1:] + bytes([16 * lay.VERSION[0] + lay.VERSION[1]])
 
 
@@ -89,10 +88,6 @@ def check_prefix(data: memoryview) -> None:
     if len(start) < lay.PREFIX_SIZE:
         raise TruncatedFile(f"the file has only {len(start)} bytes; copy it again from its source")
     version = divmod(start[len(lay.MAGIC)], 16)
-    if start.startswith(_BEFORE_0_4):
-        raise UnsupportedVersion(
-            "the file has a format version before 0.4, which was never released; encode the original again"
-        )
     # Before 1.0 every minor version is a format of its own; from 1.0 on a newer minor version stays readable.
     readable = version == lay.VERSION if lay.VERSION[0] == 0 else version[0] == lay.VERSION[0]
     if not readable:

@@ -77,7 +77,6 @@ CODED_SIDE_MAX = 8192
 RATE_MAX = 2**32 - 1  # numerator and denominator of a frame rate
 ASPECT_MAX = 65_536
 
-_SEVERAL = When("n_segments > 1", lambda v: v["n_segments"] > 1)
 _MOVING = When("frame_rate_num > 0", lambda v: v["frame_rate_num"] > 0)
 _ADAPTED = When("has_adaptation", lambda v: v["has_adaptation"])
 _SHIFT = When("schedule is shift", lambda v: v["sampler.schedule"] == "shift")

@@ -16,7 +16,7 @@ import numpy as np
 from vovcodec.entropy.errors import BadCodedAtoms
 from vovcodec.entropy.range_coder import FREQUENCY_TOTAL, RangeReader, RangeWriter, bit_length, frequencies
 
-__all__ = ["MAX_POSITIONS", "coded_atoms_bits", "decode_atoms", "encode_atoms", "truncate_atoms"]
+__all__ = ["MAX_POSITIONS", "coded_atoms_bits", "decode_atoms", "encode_atoms"]
 
 MAX_POSITIONS = (1 << 24) - 1
 EXACT_BITS = 6  # counts of up to 2^6 - 1 atoms are split exactly, larger ones at a reduced resolution
@@ -87,16 +87,6 @@ def decode_atoms(words: bytes, counts: Sequence[int], n_positions: int) -> Atoms
     bounds = np.cumsum(counts)[:-1] if len(counts) else []
     per_step = zip(np.split(places, bounds), np.split(signs, bounds), strict=True) if len(counts) else ()
     return [(positions - step * n_positions, sign) for step, (positions, sign) in enumerate(per_step)]
-
-
-def truncate_atoms(words: bytes, counts: Sequence[int], n_positions: int, n_steps_kept: int) -> bytes:
-    """The code of the first `n_steps_kept` steps alone, by decoding and encoding again.
-
-    Raises BadCodedAtoms as `decode_atoms` does, ValueError unless 0 <= n_steps_kept <= number of steps.
-    """
-    if not 0 <= n_steps_kept <= len(counts):
-        raise ValueError(f"cannot keep {n_steps_kept} of {len(counts)} steps")
-    return encode_atoms(decode_atoms(words, counts, n_positions)[:n_steps_kept], n_positions)
 
 
 def coded_atoms_bits(counts: Sequence[int], n_positions: int) -> float:

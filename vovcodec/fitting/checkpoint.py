@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +16,14 @@ from pathlib import Path
 from torch import Tensor
 
 from vovcodec.atomic import write_atomically
+from vovcodec.backbone.fingerprint import cache_root
 
 __all__ = ["StateFolder", "default_state_root"]
 
 
 def default_state_root() -> Path:
     """`$XDG_CACHE_HOME/vovcodec/states`, by default below ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "vovcodec" / "states"
+    return cache_root() / "states"
 
 
 class StateFolder:

@@ -29,7 +29,6 @@ _HOMES = {
     "open_frames": "reader",
     "open_writer": "writer",
     "pad_frames": "geometry",
-    "parse_size": "geometry",
     "probe": "reader",
     "resize_frames": "geometry",
     "segment_lengths": "geometry",

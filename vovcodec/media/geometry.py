@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -12,29 +11,23 @@ import numpy as np
 
 from vovcodec.errors import UsageError
 
-__all__ = ["Segment", "coded_size", "pad_frames", "parse_size", "resize_frames", "segment_lengths"]
+__all__ = ["Segment", "coded_size", "pad_frames", "resize_frames", "segment_lengths"]
 
 
-def coded_size(
-    width: int, height: int, *, short_side: int, multiple: int, max_pixels: int | None = None
-) -> tuple[int, int]:
+def coded_size(width: int, height: int, *, short_side: int, multiple: int) -> tuple[int, int]:
     """The size at which a picture is coded: multiples of `multiple`, the short side near `short_side`.
 
-    The picture is scaled so that its short side is `short_side` (never enlarged, and never beyond `max_pixels`). Each
-    side then has two candidates, the multiples below and above (one if it fits already). Of the up to four sizes the
-    one with the least change of aspect |ln((w'/h') / (w/h))| is taken; a tie goes to the larger one. So 416x240 at
-    short side 120 in steps of 16 becomes 208x128 (aspect −6 %), not 208x112 (+7 %).
+    The picture is scaled so that its short side is `short_side` (never enlarged). Each side then has two candidates,
+    the multiples below and above (one if it fits already). Of the up to four sizes the one with the least change of
+    aspect |ln((w'/h') / (w/h))| is taken; a tie goes to the larger one. So 416x240 at short side 120 in steps of 16
+    becomes 208x128 (aspect −6 %), not 208x112 (+7 %).
 
-    All in pixels, at least 1; without any candidate within max_pixels the smallest is taken. Raises UsageError.
+    All in pixels, at least 1. Raises UsageError.
     """
     if min(width, height, short_side, multiple) < 1:
         raise UsageError(f"sizes have to be at least 1: {width}x{height}, short side {short_side}, step {multiple}")
     scale = min(1.0, short_side / min(width, height))
-    if max_pixels is not None:
-        scale = min(scale, math.sqrt(max_pixels / (width * height)))
-    candidates = list(product(_neighbours(width * scale, multiple), _neighbours(height * scale, multiple)))
-    if max_pixels is not None:
-        candidates = [size for size in candidates if size[0] * size[1] <= max_pixels] or [min(candidates)]
+    candidates = product(_neighbours(width * scale, multiple), _neighbours(height * scale, multiple))
 
     def preference(size: tuple[int, int]) -> tuple[float, int]:
         distortion = abs(math.log(size[0] * height / (size[1] * width)))
@@ -47,14 +40,6 @@ def _neighbours(ideal: float, multiple: int) -> set[int]:
     """The multiples next to a length, both the same if it is one (to a millionth); at least one `multiple`."""
     steps = ideal / multiple
     return {max(1, math.floor(steps + 1e-6)) * multiple, max(1, math.ceil(steps - 1e-6)) * multiple}
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """'832x480' → (832, 480). Also accepts X and ×. Raises UsageError."""
-    match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text)
-    if not match or not (int(match[1]) and int(match[2])):
-        raise UsageError(f"a size is written like 832x480, not {text!r}")
-    return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)

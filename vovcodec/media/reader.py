@@ -72,9 +72,8 @@ def _exact(seconds: float | Fraction | None) -> Fraction | None:
 class FrameReader:
     """Iterates once over upright RGB uint8 [H, W, 3] frames; a context manager that closes the source.
 
-    info                 as delivered: `frame_rate` after resampling; `n_frames` is None if a selection makes it unsure
-    n_frames_expected    a good guess for progress bars, or None
-    notices              lines about what was lost or odd; grows while frames are read
+    info       as delivered: `frame_rate` after resampling; `n_frames` is None if a selection makes it unsure
+    notices    lines about what was lost or odd; grows while frames are read
     """
 
     def __init__(
@@ -103,21 +102,7 @@ class FrameReader:
             frame_rate=self._rate or info.frame_rate,
             n_frames=None if selected and info.kind == "video" else info.n_frames,
         )
-        self.n_frames_expected = self._expected(info)
         self._n_delivered, self._frames = 0, self._read()
-
-    def _expected(self, info: MediaInfo) -> int | None:
-        if info.kind == "image":
-            return 1
-        length_s = Fraction(info.n_frames) / info.frame_rate if info.n_frames else info.duration_s
-        if length_s is None and self._duration_s is None:
-            return self._n_frames
-        if length_s is not None:
-            length_s = max(Fraction(length_s) - self._start_s, Fraction(0))
-        if self._duration_s is not None:
-            length_s = self._duration_s if length_s is None else min(length_s, self._duration_s)
-        expected = max(1, round(length_s * self.info.frame_rate))
-        return expected if self._n_frames is None else min(expected, self._n_frames)
 
     def _read(self) -> Iterator[np.ndarray]:
         chosen = self._selected() if self._rate is None else self._resampled()

@@ -15,7 +15,6 @@ from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.media import colour
 from vovcodec.media.faults import explained
-from vovcodec.media.info import MediaInfo
 from vovcodec.media.output import FileOutput, FolderOutput, StreamOutput, open_output
 from vovcodec.media.sequence import is_pattern
 
@@ -92,12 +91,11 @@ def open_writer(
     *,
     width: int,
     height: int,
-    frame_rate: Fraction | None = None,
+    frame_rate: Fraction,
     sample_aspect: Fraction | None = None,
     colour_matrix: int = colour.UNSPECIFIED,
     colour_primaries: int = colour.UNSPECIFIED,
     colour_transfer: int = colour.UNSPECIFIED,
-    like: MediaInfo | None = None,
     container: str | None = None,
     quality: int | None = None,
     overwrite: bool = False,
@@ -112,7 +110,6 @@ def open_writer(
     sample_aspect   width of a pixel over its height
     colour_*        H.273 code points of the frames; the matrix is applied and tagged (limited range). Unspecified:
                     BT.709 primaries and transfer, matrix by `colour.default_matrix`
-    like            supplies frame_rate, sample_aspect and colour where they are not given
     container       instead of the extension: one of CLIP_CONTAINERS or IMAGE_CONTAINERS
     quality         the encoder's own scale: CRF for mp4, mov, mkv, webm (lower is better); 1…100 for jpg, webp, avif
     overwrite       False: an existing output raises OutputExistsError
@@ -121,14 +118,7 @@ def open_writer(
 
     Raises UsageError (what the target cannot hold), OutputExistsError, MediaError.
     """
-    if like is not None:
-        frame_rate = like.frame_rate if frame_rate is None else frame_rate
-        sample_aspect = like.sample_aspect if sample_aspect is None else sample_aspect
-        tags = (colour_matrix, colour_primaries, colour_transfer)
-        own_tags = (like.colour_matrix, like.colour_primaries, like.colour_transfer)
-        tags = tuple(own if tag == colour.UNSPECIFIED else tag for tag, own in zip(tags, own_tags, strict=True))
-        colour_matrix, colour_primaries, colour_transfer = tags
-    if frame_rate is None or frame_rate < 0:
+    if frame_rate < 0:
         raise UsageError("writing needs a frame rate above 0, or 0 for an image")
     if width < 1 or height < 1:
         raise UsageError(f"frames have to be at least 1x1, not {width}x{height}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vovcodec.metrics.psnr import psnr, psnr_per_frame
+from vovcodec.metrics.psnr import decibels, psnr, psnr_per_frame
 from vovcodec.metrics.ssim import ms_ssim, ssim
 
-__all__ = ["ms_ssim", "psnr", "psnr_per_frame", "ssim"]
+__all__ = ["decibels", "ms_ssim", "psnr", "psnr_per_frame", "ssim"]

@@ -8,7 +8,12 @@ import numpy as np
 
 from vovcodec.metrics.frames import require_comparable
 
-__all__ = ["psnr", "psnr_per_frame"]
+__all__ = ["decibels", "psnr", "psnr_per_frame"]
+
+
+def decibels(mean_squared_error: float) -> float:
+    """10·log10(255² / MSE) of values 0..255; inf for 0."""
+    return 10 * math.log10(255**2 / mean_squared_error) if mean_squared_error else math.inf
 
 
 def psnr(reference: np.ndarray, distorted: np.ndarray) -> float:
@@ -18,12 +23,12 @@ def psnr(reference: np.ndarray, distorted: np.ndarray) -> float:
     result is inf for identical clips. Raises UsageError for frames that cannot be compared.
     """
     errors = _squared_errors(reference, distorted)
-    return _decibels(sum(errors) / reference.size)
+    return decibels(sum(errors) / reference.size)
 
 
 def psnr_per_frame(reference: np.ndarray, distorted: np.ndarray) -> list[float]:
     """PSNR of each frame in dB, over its own MSE."""
-    return [_decibels(error / reference[0].size) for error in _squared_errors(reference, distorted)]
+    return [decibels(error / reference[0].size) for error in _squared_errors(reference, distorted)]
 
 
 def _squared_errors(reference: np.ndarray, distorted: np.ndarray) -> list[int]:
@@ -34,7 +39,3 @@ def _squared_errors(reference: np.ndarray, distorted: np.ndarray) -> list[int]:
         difference = frame.astype(np.int32) - other
         errors.append(int(np.square(difference).sum(dtype=np.int64)))
     return errors
-
-
-def _decibels(mean_squared_error: float) -> float:
-    return 10 * math.log10(255**2 / mean_squared_error) if mean_squared_error else math.inf

@@ -26,9 +26,8 @@ from torch import Tensor
 from vovcodec.sampling.codebook import HadamardCodebook
 from vovcodec.sampling.noise import Purpose, Stream, raw_u64
 
-__all__ = ["MAX_PATH_ATOMS", "MEMORY_MAX", "TrellisCodebook", "best_path", "bits_to_reach", "mean_reach", "path_words"]
+__all__ = ["MAX_PATH_ATOMS", "TrellisCodebook", "best_path", "bits_to_reach", "mean_reach", "path_words"]
 
-MEMORY_MAX = 16
 MAX_PATH_ATOMS = 1 << 26
 _BLOCK_BITS = 24  # log₂ of (states × steps between two moments at which the search commits itself): bounds its memory
 _BLOCK_LEAST = 512

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vovcodec.backbone.fingerprint import fingerprint_folder
 from vovcodec.backbone.geometry import POCKET_COMPONENTS, POCKET_WEIGHTS, TOKEN_PHASES, pocket_geometry, token_phases
 from vovcodec.backbone.linears import wan_linears
+from vovcodec.backbone.pixels import to_uint8
 from vovcodec.backbone.pocket.block_transform import BlockTransformAutoencoder
 from vovcodec.backbone.pocket.clips import MOST_NOISE, MOST_NOISE_LAST, ClipNetwork
 from vovcodec.backbone.pocket.completion import LITTLE_NOISE
@@ -82,8 +83,7 @@ class PocketBackbone:
     def to_frames(self, latents: Tensor) -> np.ndarray:
         """See `protocol.Backbone.to_frames`."""
         space = self._pictures if latents.shape[2] == 1 else self._clips
-        x = space.decode(latents.float())[0].permute(1, 2, 3, 0)
-        return ((x + 1.0) * 127.5).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        return to_uint8(space.decode(latents.float())[0].permute(1, 2, 3, 0))
 
     @torch.no_grad()
     def embed_caption(self, caption: str) -> Tensor:
@@ -168,12 +168,3 @@ class PocketBackbone:
     def adaptable_linears(self, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
         """See `protocol.Backbone.adaptable_linears`."""
         return wan_linears(self.transformer, targets, last_blocks)
-
-    def channel_std(self, n_latent_frames: int) -> Tensor:
-        """Standard deviation of all latent channels together on the training set, [1, 1, 1, 1, 1]."""
-        network = self._pictures if n_latent_frames == 1 else self._clips
-        return network.variance.sqrt().view(1, 1, 1, 1, 1)
-
-    def score_weights(self, n_latent_frames: int) -> Tensor | None:
-        """None: both spaces damp what has little variance, and no weighting of the rest was better."""
-        return None

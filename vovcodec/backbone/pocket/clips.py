@@ -46,10 +46,9 @@ from vovcodec.backbone.pocket.completion import (
 from vovcodec.backbone.pocket.motion import mean_along_motion
 from vovcodec.backbone.pocket.stored import StoredNetwork
 
-__all__ = ["CLIP_CHANNELS", "MOST_NOISE", "MOST_NOISE_LAST", "ClipNetwork"]
+__all__ = ["MOST_NOISE", "MOST_NOISE_LAST", "ClipNetwork"]
 
 _LUMA = BLOCK_PX * BLOCK_PX
-CLIP_CHANNELS = _LUMA + 2 * _LUMA // 4
 MOST_NOISE = 0.5  # where N costs more than it gives, but for the estimate that is the picture
 MOST_NOISE_LAST = 0.6
 _MOST_NOISE_MOVING = 0.6  # where motion is still found in the estimate

@@ -39,9 +39,8 @@ from vovcodec.backbone.pocket.completion import (
 )
 from vovcodec.backbone.pocket.stored import StoredNetwork
 
-__all__ = ["CHANNELS", "PictureNetwork"]
+__all__ = ["PictureNetwork"]
 
-CHANNELS = 3 * BLOCK_PX * BLOCK_PX
 _GAIN = 0.5  # as the block transform scales the first frame
 _LEAK = 0.08
 _LEAST_VARIANCE = 1 / 44  # of κ; much less, and undoing W would blow noise up

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vovcodec.backbone.pixels import to_uint8
 from vovcodec.sampling.camera import CameraPath
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class PocketScene:
     @torch.no_grad()
     def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:
         """See `protocol.Scene.shown`."""
-        return np.repeat(_as_frames(self._picture(latents)), n_frames, axis=0)
+        return np.repeat(to_uint8(self._picture(latents).permute(0, 2, 3, 1)), n_frames, axis=0)
 
     def seen_by(self, path: CameraPath) -> PocketScene:
         """See `protocol.Scene.seen_by`."""
@@ -78,12 +79,7 @@ class _MovingPocketScene(PocketScene):
     @torch.no_grad()
     def shown(self, latents: Tensor, n_frames: int) -> np.ndarray:
         """See `protocol.Scene.shown`."""
-        return _as_frames(self._path.shown(self._picture(latents)))[:n_frames]
+        return to_uint8(self._path.shown(self._picture(latents)).permute(0, 2, 3, 1))[:n_frames]
 
     def _encode(self, frames: Tensor) -> Tensor:
         return self._clips.encode(frames.transpose(0, 1)[None])
-
-
-def _as_frames(pixels: Tensor) -> np.ndarray:
-    """[F, 3, H, W] in [−1, 1] → uint8 [F, H, W, 3]."""
-    return ((pixels + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -8,7 +8,6 @@ computes the same (tests/test_backbone_pocket_networks.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -113,11 +112,6 @@ class TextEncoder(StoredNetwork):
             [_Layer(d_model, num_heads, d_kv, d_ff, layer_norm_epsilon) for _ in range(num_layers)]
         )
         self.encoder.final_layer_norm = nn.RMSNorm(d_model, eps=layer_norm_epsilon)
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """See `nn.Module.load_state_dict`. Runs that were begun with transformers' class hold the embedding twice."""
-        known = {name: tensor for name, tensor in state_dict.items() if name != "encoder.embed_tokens.weight"}
-        return super().load_state_dict(known, strict, assign)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Tokens [B, n] → [B, n, d_model]. mask [B, n]: 0 where a token is padding that none may look at."""
