@@ -19,7 +19,7 @@ from vovcodec.backbone.checkpointing import set_checkpointing
 from vovcodec.backbone.fingerprint import cache_root, fingerprint_folder
 from vovcodec.backbone.linears import qwen_image_linears, wan_linears
 from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder
-from vovcodec.backbone.locate import MODELS_VARIABLE, locate_model
+from vovcodec.backbone.locate import MODELS_VARIABLE, locate_model, weight_files
 from vovcodec.backbone.memory import (
     choose_checkpointing,
     free_memory_bytes,
@@ -154,6 +154,23 @@ def test_what_is_missing_is_said_in_one_line(folder, tmp_path):
     assert "holds a FluxPipeline" in message(path=folder)
     (folder / "model_index.json").write_text("{")
     assert "damaged" in message(path=folder)
+
+
+@pytest.mark.parametrize(
+    "shards", [[], [5], ["a.safetensors", 5], [None], ["../a.safetensors"], ["/a.safetensors"], ["b\\a"], [".."], [""]]
+)
+def test_an_index_names_files_of_its_own_folder(tmp_path, shards):
+    component = tmp_path / "vae"
+    component.mkdir()
+    for place in (component, tmp_path):
+        (place / "a.safetensors").write_bytes(b"")
+    index = {"weight_map": {str(number): name for number, name in enumerate(shards)}}
+    (component / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="is damaged; download it again"):
+        weight_files(component)
+    index["weight_map"] = {"tensor": "a.safetensors"}
+    (component / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert weight_files(component) == [component / "a.safetensors"]
 
 
 def test_a_missing_tokenizer_is_noticed_at_once(folder):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -179,12 +181,22 @@ def test_a_picture_comes_back_from_its_space(backbone):
     assert np.array_equal(backbone.to_frames(backbone.to_latents(pictures(1, 48, 64))), pictures(1, 48, 64))
 
 
-@pytest.mark.parametrize("n", [1, 2, 8, 31])
+@pytest.mark.parametrize("n", [1, 2, 8, 31, 200])
 def test_the_transform_is_the_dct(n):
     from scipy.fft import dct
 
     expected = dct(np.eye(n), type=2, norm="ortho", axis=0)
     assert np.allclose(dct_matrix(n).numpy(), expected, atol=1e-6)
+
+
+def test_a_transform_takes_no_more_memory_than_its_matrix():
+    script = (
+        "import resource; from vovcodec.backbone.pocket.completion import dct_matrix;"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; dct_matrix(8);"
+        "before = peak(); dct_matrix(5000); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 1024 * int(done.stdout) < 1.3 * 4 * 5000**2
 
 
 def test_the_filter_is_stationary_and_damps_what_has_little_variance(backbone):

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from torch import Tensor
 from vovcodec.backbone.pocket.backbone import WEIGHTS_DIR, PocketBackbone
 from vovcodec.backbone.pocket.clips import ClipNetwork
 from vovcodec.backbone.pocket.detail import DetailNetwork
+from vovcodec.backbone.pocket.stored import StoredNetwork
 from vovcodec.backbone.pocket.text_encoder import TextEncoder
 from vovcodec.backbone.pocket.transformer import WanTransformer
 from vovcodec.errors import ModelError
@@ -163,6 +165,24 @@ def test_loading_leaves_the_random_numbers_alone():
     assert torch.equal(torch.rand(4), expected)
 
 
+class _TwoAtOnce(StoredNetwork):
+    """While it is made, another thread makes a larger one."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(width, width)
+        self.others = []
+        thread = threading.Thread(target=lambda: self.others.append(torch.nn.Linear(100, 100).weight.detach()))
+        thread.start()
+        thread.join()
+
+
+def test_networks_of_other_threads_are_left_alone(tmp_path):
+    _TwoAtOnce().save_pretrained(tmp_path)
+    [weight] = _TwoAtOnce.from_pretrained(tmp_path).others
+    assert weight.device.type == "cpu" and weight.shape == (100, 100)
+
+
 def changed_config(folder: Path, **fields) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
@@ -199,6 +219,8 @@ def changed_config(folder: Path, **fields) -> None:
         ("clips", {"widths": [8, 8]}, "damaged"),
         ("clips", {"widths": []}, "damaged"),
         ("clips", {"water_level": -0.5}, "water_level = -0.5"),
+        ("clips", {"block_channels": 1 << 20}, "asks for more"),
+        ("vae", {"latent_channels": 1 << 20}, "asks for more"),
         ("vae", {"latent_channels": -1}, "latent_channels = -1"),
         ("vae", {"latent_scale": 0.0}, "latent_scale must not be 0"),
     ],

@@ -496,6 +496,11 @@ def test_a_pan_by_whole_pixels_shows_parts_of_the_picture():
         assert torch.allclose(frame[:, :14, 1], (part[:, :14, 1] - 1) / 2, atol=1e-5), "half of a pixel is cut off"
 
 
+def test_a_path_of_many_frames_takes_no_square_of_memory():
+    path = CameraPath(Camera(((0, 10), (), (3,), (), (), ())), 1_000_001, 24, 16, "cpu")
+    assert path.linear.shape == (1_000_001, 2, 2) and path.offset.abs().max() > 0
+
+
 def test_what_stands_still_is_a_linear_part_that_a_picture_gives_back():
     camera, n, width, height = CAMERAS["everything"]
     path = CameraPath(camera, n, width, height, "cpu")

@@ -37,6 +37,9 @@ PARSERS = [
         (arg.parse_rate, "4e-3", 0.004),
         (arg.parse_frame_rate, "30000/1001", Fraction(30000, 1001)),
         (arg.parse_frame_rate, "29.97", Fraction(2997, 100)),
+        (arg.parse_frame_rate, str(30000 / 1001), Fraction(30000, 1001)),
+        (arg.parse_frame_rate, str(24000 / 1001), Fraction(24000, 1001)),
+        (arg.parse_frame_rate, "2.5e1", 25),
         (arg.parse_time, "2.5", 2.5),
         (arg.parse_time, "90", 90.0),
         (arg.parse_time, "1:02.5", 62.5),
@@ -63,11 +66,17 @@ def test_what_is_accepted(parser, text, expected):
     assert parser(text) == expected
 
 
+@given(st.floats(1e-3, 1000))
+def test_a_file_can_hold_every_frame_rate(rate):
+    parsed = arg.parse_frame_rate(str(rate))
+    assert max(parsed.numerator, parsed.denominator) < 2**32 and parsed == pytest.approx(rate, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("parser", "texts"),
     [
         (arg.parse_byte_count, ["", "0", "-1", "0.5", "1.5kb", "1e999", "nan", "١", "9" * 5000]),
-        (arg.parse_frame_rate, ["0", "-25", "30/0", "9" * 5000, "fast", "1001", "nan", "inf"]),
+        (arg.parse_frame_rate, ["0", "-25", "30/0", "9" * 5000, "fast", "1001", "nan", "inf", "1e99999999", "1e-99"]),
         (arg.parse_time, ["", "-1", "1:60", "1:2:3:4", "1:75:00", "abc", ":5", "9" * 5000 + ":00:00"]),
         (arg.parse_size, ["416", "0x240", "416x", "-1x2", "416x240x3", "999999x1"]),
         (arg.parse_output_size, ["original"]),

@@ -11,8 +11,10 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import container_samples as samples
 import numpy as np
 import pytest
 import scipy.linalg
@@ -25,6 +27,8 @@ from vovcodec.bench import rate_distortion
 from vovcodec.bench.points import Point, anchor_points, find_items, read_item
 from vovcodec.bench.summary import summarize
 from vovcodec.cli.app import run
+from vovcodec.codec.options import DecodeOptions
+from vovcodec.container import read_vov, write_vov
 from vovcodec.errors import FormatError, ModelError, UsageError
 from vovcodec.evaluation import fvd, pictures
 from vovcodec.evaluation.curves import Curve, crossing
@@ -121,8 +125,10 @@ def test_frames_in_common_are_compared_and_what_is_left_out_is_said(original, tm
     result = evaluate(original, [longer], EvaluationOptions(), listener)
     assert (result.n_frames, result.rows[0].bpp) == (6, None)
     assert "only the first 6" in listener.lines[0]
+    refused = Listener()
     with pytest.raises(UsageError, match="cannot be matched"):
-        evaluate(original, [longer], EvaluationOptions(against=("x265",)), listener)
+        evaluate(original, [longer], EvaluationOptions(against=("x265",)), refused)
+    assert refused.lines == [], "nothing is measured before"
     assert evaluate(original, [longer], EvaluationOptions(n_frames=2), Listener()).n_frames == 2
 
 
@@ -135,34 +141,50 @@ def test_everything_is_compared_at_one_size(original, tmp_path):
 
 @pytest.fixture
 def pretended_decoder(monkeypatch):
-    """Decoding a `.vov` file writes NOISY; the media side is real. Returns the realism of every decode."""
-    import types
+    """Decoding a `.vov` file writes NOISY; the media side is real. Returns the options of every decode."""
+    asked: list[DecodeOptions] = []
 
-    asked: list[float] = []
-
-    def decode(source, target, options, listener):
+    def decode_stream(stream, target, options, listener):
         assert options.size == "coded"
-        asked.append(options.realism)
+        asked.append(options)
         with open_writer(target, width=96, height=64, frame_rate=25) as writer:
-            for frame in NOISY:
+            for frame in NOISY[: round(25 * options.duration_s)]:
                 writer.write(frame)
-        return types.SimpleNamespace(frame_rate=25)
 
-    monkeypatch.setitem(sys.modules, "vovcodec.codec.decode", types.SimpleNamespace(decode=decode))
-    monkeypatch.setattr(pictures, "_is_still", lambda source: False)
-    monkeypatch.setattr(pictures, "_sound_bytes", lambda source: 0)
+    monkeypatch.setattr("vovcodec.codec.decode.decode_stream", decode_stream)
     return asked
 
 
-def test_vov_files_are_known_by_their_content_and_decoded(original, tmp_path, pretended_decoder, capsys):
-    file = tmp_path / "named.bin"
-    file.write_bytes(b"\x89VOV\x04" + bytes(95))
-    [row] = evaluate(original, [file], EvaluationOptions(), SilentListener()).rows
-    assert (row.codec, row.size_bytes) == ("vov", 100)
+@pytest.fixture
+def coded(tmp_path) -> Path:
+    """Pretends to hold NOISY."""
+    stream = samples.steering_only()
+    segment = replace(stream.segments[0], n_frames=len(NOISY))
+    header = samples.header(n_frames=len(NOISY), segment_frames=9, frame_rate_num=25, frame_rate_den=1)
+    write_vov(tmp_path / "named.bin", replace(stream, header=header, segments=(segment,)))
+    return tmp_path / "named.bin"
+
+
+def test_vov_files_are_known_by_their_content_and_decoded(original, coded, pretended_decoder, capsys):
+    [row] = evaluate(original, [coded], EvaluationOptions(), SilentListener()).rows
+    assert (row.codec, row.size_bytes) == ("vov", coded.stat().st_size)
     assert row.values["psnr_db"] == pytest.approx(psnr(CLIP, NOISY))
-    assert run(["eval", str(original), str(file), "--realism", "0.5", "-q"]) == 0
-    assert pretended_decoder == [0.0, 0.5] and "realism 0.5" in capsys.readouterr().out
-    assert run(["eval", str(original), str(file), "--realism", "7", "-q"]) == 2
+    assert row.bpp == pytest.approx(8 * row.size_bytes / CLIP[..., 0].size)
+    assert run(["eval", str(original), str(coded), "--realism", "0.5", "--limit", "hours=3", "-q"]) == 0
+    assert [options.realism for options in pretended_decoder] == [0.0, 0.5]
+    assert pretended_decoder[1].limits.hours == 3 and pretended_decoder[1].approve is not None
+    assert "realism 0.5" in capsys.readouterr().out
+    assert run(["eval", str(original), str(coded), "--realism", "7", "-q"]) == 2
+
+
+def test_only_the_frames_that_are_compared_are_decoded(original, coded, pretended_decoder, monkeypatch):
+    n_read = []
+    monkeypatch.setattr("vovcodec.container.read_vov", lambda *args: n_read.append(1) or read_vov(*args))
+    listener = Listener()
+    result = evaluate(original, [coded], EvaluationOptions(n_frames=2), listener)
+    assert (result.n_frames, result.rows[0].bpp, pretended_decoder[0].duration_s) == (2, None, 0.08)
+    assert "only the first 2" in listener.lines[0] and n_read == [1]
+    assert result.rows[0].values["psnr_db"] == pytest.approx(psnr(CLIP[:2], NOISY[:2]))
 
 
 def test_a_damaged_vov_file_is_refused(original, tmp_path):

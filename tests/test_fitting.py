@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+import time
 import weakref
 from dataclasses import replace
 
@@ -399,6 +401,31 @@ def test_parts_are_kept_replaced_and_discarded(tmp_path):
     assert StateFolder(tmp_path, "job", resume=False).read_part(0) is None
     state.discard()
     assert not state.path.exists()
+
+
+def test_states_that_nobody_goes_on_with_are_removed(tmp_path):
+    def state_of(digit: str, days: float, *more: str) -> StateFolder:
+        state = StateFolder(tmp_path, 32 * digit)
+        state.write_part(0, b"kept")
+        for name in more:
+            (state.path / name).write_bytes(b"")
+        before = time.time() - days * 24 * 3600
+        for path in (*state.path.iterdir(), state.path):
+            os.utime(path, (before, before))
+        return state
+
+    recent, foreign, resumed = state_of("a", 29), state_of("b", 99, "letter.txt"), state_of("c", 99)
+    StateFolder(tmp_path, resumed.path.name)
+    abandoned = state_of("d", 31, "1.fit", ".1.fit.x.tmp")
+    (tmp_path / "project").mkdir()
+    os.utime(tmp_path / "project", (0, 0))
+    abandoned.write_part(1, b"")  # it exists: nothing is begun
+    for path in (*abandoned.path.iterdir(), abandoned.path):
+        os.utime(path, (0, 0))
+    begun = StateFolder(tmp_path, 32 * "e")
+    begun.write_part(0, b"first")
+    left = {state.path for state in (recent, foreign, resumed, begun)}
+    assert set(tmp_path.iterdir()) == left | {tmp_path / "project"}
 
 
 def test_a_folder_that_cannot_be_written_costs_the_state_not_the_encode(toy, tmp_path):

@@ -200,6 +200,22 @@ def test_animations_are_videos(tmp_path, kind):
         assert [int(frame.mean()) for frame in reader] == [90, 200, 200, 40]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_animations_have_an_orientation(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pages = [Image.fromarray(np.clip(BARS + np.uint8(level), 0, 220)) for level in (0, 30)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pages[0].save(tmp_path / "a.bin", format=kind, save_all=True, append_images=pages[1:], exif=exif, **options)
+    upright = {1: BARS, 3: BARS[::-1, ::-1], 6: np.rot90(BARS, 3), 7: BARS.transpose(1, 0, 2)[::-1, ::-1]}[orientation]
+    with open_frames(tmp_path / "a.bin") as reader:
+        assert (next(iter(reader)) == upright).all()
+    assert (reader.info.height, reader.info.width) == upright.shape[:2]
+    assert reader.info.rotation == {3: 180, 6: 90, 7: 270}.get(orientation, 0)
+    assert any("EXIF orientation" in notice for notice in reader.notices) == (orientation != 1)
+
+
 def test_animations_of_variable_rate(tmp_path):
     pages = [Image.new("RGB", (32, 24), (level, level, level)) for level in (0, 90, 200)]
     pages[0].save(tmp_path / "a.gif", save_all=True, append_images=pages[1:], duration=[100, 300, 100])

@@ -32,6 +32,8 @@ _POCKET_PER_TOKEN_AND_WIDTH = 120
 _OWN_PER_PIXEL_AND_WIDTH = 8 * 4 / 4
 # Of a clip: the codebook's keys, order and columns and the latents, 1.5 values per pixel in up to twice as many atoms.
 _CLIP_PER_PIXEL = 3 * 40
+# Per n² of every axis: its DCT matrix in float32, and that of half the size where colours have it.
+_PER_DCT_ENTRY = 5
 # Peak of the random assignment, per entry of the low-rank factors: keys, order, indices, scales, float32 factors.
 _PER_FACTOR_ENTRY = 40
 
@@ -89,6 +91,7 @@ def segment_cost(
         model = 4 * weights_bytes  # stored in one byte or two, computed with in four
         own = pictures if n_frames == 1 else clips
         work = per_token * tokens + _POCKET_PER_PIXEL * pixels + round(_OWN_PER_PIXEL_AND_WIDTH * own.width * pixels)
+        work += _PER_DCT_ENTRY * (n_frames**2 + width**2 + height**2)
         if n_frames > 1:
             work += _CLIP_PER_PIXEL * pixels
         # Asked once for a step, in which the transformer may be asked more often; of a clip in less than half of them.

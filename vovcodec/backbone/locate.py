@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 MODELS_VARIABLE = "VOVCODEC_MODELS"
+_FILE_NAME = re.compile(r"\w[\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 # What a download has to hold to be complete; repositories have pictures and other formats beside it.
 _WANTED_FILES = ["model_index.json", "*/*.json", "*/*.safetensors", "tokenizer/*"]
@@ -95,6 +96,8 @@ def weight_files(folder: Path) -> list[Path]:
         if index.is_file():
             try:
                 shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+                if not shards or not all(map(_FILE_NAME.fullmatch, shards)):
+                    raise ValueError("weight_map names no files of this folder")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise ModelError(f"{index} is damaged; download it again") from error
             missing = [shard for shard in shards if not (folder / shard).is_file()]

@@ -41,12 +41,13 @@ __all__ = [
 ]
 
 _SUFFIXES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
+_NUMBER = r"(?:\d{1,15}(?:\.\d{0,20})?|\.\d{1,20})(?:e[-+]?\d\d?)?"
+_MOST_FRAMES_PER_S = 1000
 
 
 def parse_rate(text: str) -> float:
     """A positive number with an optional decimal suffix k, M or G: `1.5k` = 1500, `4e-3`."""
-    number = r"\d{1,15}(?:\.\d{0,15})?|\.\d{1,15}"
-    match = re.fullmatch(rf"((?:{number})(?:e[-+]?\d\d?)?)([kKmMgG]?)", text.strip(), re.ASCII)
+    match = re.fullmatch(rf"({_NUMBER})([kKmMgG]?)", text.strip(), re.ASCII)
     if not match or float(match[1]) <= 0:
         raise ValueError(f"{text!r} is not a positive number such as 1500, 1.5k or 2M")
     return float(Fraction(match[1]) * _SUFFIXES[match[2].lower()])
@@ -61,12 +62,13 @@ def parse_byte_count(text: str) -> int:
 
 
 def parse_frame_rate(text: str) -> Fraction:
-    """Frames per second, exact: `25`, `29.97` (= 2997/100) or `30000/1001`."""
-    try:
-        frame_rate = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
-        frame_rate = Fraction(0)
-    if not 0 < frame_rate <= 1000:
+    """Frames per second: `25`, `29.97` (= 2997/100) or `30000/1001`, which `29.97002997002997` is taken for.
+
+    The nearest fraction with a numerator and a denominator that a file can hold, below 2³².
+    """
+    match = re.fullmatch(rf"{_NUMBER}|\d{{1,15}}/0*[1-9]\d{{0,14}}", text.strip(), re.ASCII)
+    frame_rate = Fraction(match[0] if match else 0).limit_denominator((2**32 - 1) // _MOST_FRAMES_PER_S)
+    if not 0 < frame_rate <= _MOST_FRAMES_PER_S:
         raise ValueError(f"{text!r} is not a frame rate such as 25, 29.97 or 30000/1001")
     return frame_rate
 

@@ -14,7 +14,7 @@ import click
 from vovcodec.cli import arguments as arg
 from vovcodec.cli.progress import open_progress
 from vovcodec.cli.report import format_table, to_plain
-from vovcodec.cli.targets import check_source, check_target, is_pipe
+from vovcodec.cli.targets import ask_to_go_on, check_source, check_target, is_pipe
 from vovcodec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def _parse_names(text: str) -> tuple[str, ...]:
 @_what("--realism", type=float, default=0.0, metavar="R", help="Of decoded .vov files, 0 to 1; see vov decode.")
 @_what("--frames", "n_frames", type=click.IntRange(1), metavar="N", help="At most N frames.")
 @_what("--plot", metavar="FILE.png", help="Also draw quality over bytes (needs matplotlib).")
+@arg.limit_option
 @arg.running_options
 def command(
     reference: str, distorted: tuple[str, ...], plot: str | None, running: arg.Running, **settings: Any
@@ -65,7 +66,7 @@ def command(
             raise UsageError("the plot needs a file name: standard output is for the table")
         require_matplotlib()
         target, _ = check_target(plot, sources[0], running.overwrite, running.never_overwrite)
-    options = EvaluationOptions(**settings, device=running.device, threads=running.threads)
+    options = EvaluationOptions(**settings, device=running.device, threads=running.threads, approve=ask_to_go_on)
     with open_progress(running) as listener:
         evaluation = evaluate(sources[0], sources[1:], options, listener)
     if target is not None:

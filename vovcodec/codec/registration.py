@@ -205,7 +205,7 @@ def _bar(profile: np.ndarray, deviation: np.ndarray) -> int:
 def camera_of(motion: Motion, step_q: int) -> Camera | None:
     """The motion in units of 2^-step_q pixels; None where that is no path a file can have, or none at all."""
     n_frames = motion.maps.shape[1]
-    coefficients = (motion.maps @ cosines(n_frames).T * 2.0**step_q)[:, :PATH_ROW_MAX]
+    coefficients = motion.maps @ cosines(n_frames, PATH_ROW_MAX).T * 2.0**step_q
     rounded = (coefficients.abs() + _DEAD_ZONE).floor() * coefficients.sign()
     if not bool(rounded.isfinite().all()) or float(rounded.abs().max()) > PATH_ENTRY_MAX or not bool(rounded.any()):
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vovcodec.anchors import Coded, RateSearch, find_anchor
-from vovcodec.codec.options import check_realism
+from vovcodec.codec.options import Approve, DecodeLimits, check_realism
 from vovcodec.errors import UsageError
 from vovcodec.evaluation.measures import Measure, load_measures
 from vovcodec.evaluation.pictures import Pictures, read_media, read_pictures, resized
@@ -26,7 +26,7 @@ class EvaluationOptions:
     metrics: names of `measures.MEASURES` besides PSNR, SSIM and MS-SSIM. against: names of `anchors.ANCHORS`.
     size: (width, height) at which everything is compared; `coded` = that of the first distorted file, `source` = that
     of the reference. Anchors code frames of that size. n_frames: at most so many. weights: folder for learned metrics.
-    device, threads, realism: for decoding `.vov` files, as in `DecodeOptions`.
+    device, threads, realism, limits, approve: for decoding `.vov` files, as in `DecodeOptions`.
 
     Raises UsageError for a realism that makes no sense.
     """
@@ -39,6 +39,8 @@ class EvaluationOptions:
     device: str = "auto"
     threads: int | None = None
     realism: float = 0.0
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    approve: Approve | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_realism(self.realism)
@@ -86,13 +88,14 @@ def evaluate(
     """
     functions = load_measures(options.metrics, options.weights)
     anchors = [find_anchor(name) for name in dict.fromkeys(options.against)]
-    # One frame more than asked for shows whether the file has more.
-    most = None if options.n_frames is None else options.n_frames + 1
-    running = {"device": options.device, "threads": options.threads, "realism": options.realism}
-    files = [read_pictures(source, listener, n_frames=most, **running) for source in distorted]
+    decoding = {name: getattr(options, name) for name in ("device", "threads", "realism", "limits", "approve")}
+    files = [read_pictures(source, listener, n_frames=options.n_frames, **decoding) for source in distorted]
     original = read_media(reference, n_frames=max(len(each.frames) for each in files))
     n_frames = min(len(each.frames) for each in [*files, original])
-    n_frames = n_frames if options.n_frames is None else min(n_frames, options.n_frames)
+    are_whole = [each.is_whole and len(each.frames) == n_frames for each in files]
+    for each, is_whole in zip(files, are_whole, strict=True):
+        if anchors and not (is_whole and each.size_bytes is not None):
+            raise UsageError(f"{each.name}: its bytes cannot be matched: give a file, and compare all of its frames")
     width, height = _size(options.size, files[0], original)
     frames = resized(original.frames[:n_frames], (width, height))
     n_pixels = n_frames * width * height
@@ -106,8 +109,7 @@ def evaluate(
         return values
 
     listener.stage("measuring", len(functions) * len(files))
-    for each in files:
-        is_whole = len(each.frames) == n_frames
+    for each, is_whole in zip(files, are_whole, strict=True):
         if not is_whole:
             listener.warn(f"{each.name}: only the first {n_frames} of its frames are compared")
         if each.frame_rate != original.frame_rate:
@@ -118,8 +120,6 @@ def evaluate(
         codec = "vov" if each.is_vov else "media"
         setting = f"realism {options.realism:g}" if each.is_vov and options.realism else ""
         rows.append(Row(each.name, codec, setting, each.size_bytes, None, None, bpp, values))
-        if anchors and bpp is None:
-            raise UsageError(f"{each.name}: its bytes cannot be matched: give a file, and compare all of its frames")
 
     for anchor in anchors:
         search = RateSearch(anchor, frames)

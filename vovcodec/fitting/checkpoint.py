@@ -2,14 +2,18 @@
 
 A state folder is named by a digest of the coded frames and of every setting that matters, so it can never be used
 for another input. It holds one `.fit` file (safetensors) per segment whose fit is in progress and one `.part` file per
-finished segment; all are written to a temporary name, synced and renamed.
+finished segment; all are written to a temporary name, synced and renamed. What nobody has gone on with for 30 days is
+removed when another state is begun.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +23,9 @@ from vovcodec.atomic import write_atomically
 from vovcodec.backbone.fingerprint import cache_root
 
 __all__ = ["StateFolder", "default_state_root"]
+
+_KEPT_S = 30 * 24 * 3600
+_DIGEST, _OURS = re.compile(r"[0-9a-f]{32}"), re.compile(r"\.?\d+\.(fit|part)\b")
 
 
 def default_state_root() -> Path:
@@ -41,6 +48,8 @@ class StateFolder:
         self.problem: str | None = None
         if not resume:
             self.discard()
+        with contextlib.suppress(OSError):
+            os.utime(self.path)  # in use
 
     def write_part(self, segment: int, data: bytes) -> None:
         """Keep a finished segment."""
@@ -83,7 +92,9 @@ class StateFolder:
 
     def _write(self, name: str, data: bytes) -> None:
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.path.is_dir():
+                self.path.mkdir(parents=True, exist_ok=True)
+                _remove_abandoned(self.path.parent)
             write_atomically(self.path / name, data)
             self.problem = None
         except OSError as error:
@@ -92,3 +103,15 @@ class StateFolder:
     def discard(self) -> None:
         """Remove everything kept for this job."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Removes the state folders, and nothing else that may lie in `root`, that nobody has used for `_KEPT_S`."""
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):
+            if not _DIGEST.fullmatch(folder.name) or folder.is_symlink():
+                continue
+            files = list(folder.iterdir())
+            used_s = max(path.stat().st_mtime for path in (folder, *files))
+            if all(_OURS.match(path.name) for path in files) and time.time() - used_s > _KEPT_S:
+                shutil.rmtree(folder)

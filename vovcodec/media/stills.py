@@ -54,15 +54,10 @@ class StillSource:
         self.notices: list[str] = []
         pixel_format, bit_depth, has_alpha = image.mode, bit_depth_of(image), has_alpha_in(image)
         image.info["bit_depth"] = bit_depth  # looking for EXIF data may load a PNG, which then no longer tells
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        turned = _turned_upright(image, self.notices)
         n_pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         with explained(name), image:
             self._frame = image_to_rgb(image, self.notices)
-        turned = _CAME_UPRIGHT_BY.get(orientation, 0)
-        changes = [f"turned upright by {turned} degrees clockwise"] if turned else []
-        changes += ["mirrored"] if orientation in _MIRRORED else []
-        if changes:
-            self.notices.append(f"{' and '.join(changes)}, as its EXIF orientation says")
         if n_pages > 1:
             self.notices.append(f"only the first of {n_pages} pages is used")
         height, width = self._frame.shape[:2]
@@ -100,10 +95,13 @@ class AnimationSource:
         rate, self.is_variable = rate_of_delays(self._delays_s)
         if self.is_variable:
             self.notices.append(VARIABLE_RATE.format(float(rate)))
+        bit_depth = bit_depth_of(image)  # looking for EXIF data may load a PNG, which then no longer tells
+        turned = _turned_upright(image, self.notices)
+        width, height = image.size if turned in (0, 180) else image.size[::-1]
         self.info = MediaInfo(
-            kind="video", width=image.width, height=image.height,
+            kind="video", width=width, height=height,
             frame_rate=rate, n_frames=len(self._delays_s), duration_s=float(duration_s),
-            rotation=0, sample_aspect=Fraction(1), pixel_format=image.mode, bit_depth=bit_depth_of(image),
+            rotation=turned, sample_aspect=Fraction(1), pixel_format=image.mode, bit_depth=bit_depth,
             has_alpha=has_alpha_in(image), **RGB_TAGS,
             has_audio=False, codec=image.format.lower(), container=image.format.lower(),
         )  # fmt: skip
@@ -137,6 +135,17 @@ class AnimationSource:
 
     def close(self) -> None:
         self._image.close()
+
+
+def _turned_upright(image: Image.Image, notices: list[str]) -> int:
+    """Degrees clockwise by which `image_to_rgb` turns the image as its EXIF orientation says, noted in `notices`."""
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    turned = _CAME_UPRIGHT_BY.get(orientation, 0)
+    changes = [f"turned upright by {turned} degrees clockwise"] if turned else []
+    changes += ["mirrored"] if orientation in _MIRRORED else []
+    if changes:
+        notices.append(f"{' and '.join(changes)}, as its EXIF orientation says")
+    return turned
 
 
 # How the frames are tagged: Pillow has undone the YCbCr of JPEG, WebP and AVIF, and a profile has become sRGB.

@@ -44,9 +44,10 @@ class Camera:
     crop: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
-def cosines(n: int) -> Tensor:
-    """Orthonormal DCT-II without its constant row, float64 [n − 1, n]."""
-    k, f = torch.arange(1, n, dtype=torch.float64)[:, None], torch.arange(n, dtype=torch.float64)
+def cosines(n: int, n_rows: int | None = None) -> Tensor:
+    """Orthonormal DCT-II without its constant row, float64 [n − 1, n], or the first `n_rows` of these rows."""
+    k = torch.arange(1, n, dtype=torch.float64)[:n_rows, None]
+    f = torch.arange(n, dtype=torch.float64)
     return math.sqrt(2 / n) * torch.cos(math.pi * k * (2 * f + 1) / (2 * n))
 
 
@@ -64,10 +65,10 @@ class CameraPath:
         self.camera, self.n_frames, self.width, self.height = camera, n_frames, width, height
         self.picture_size = picture_size(width, height, camera.margin)
         self._device = device
-        rows = torch.zeros(6, n_frames - 1, dtype=torch.float64)
+        rows = torch.zeros(6, max(map(len, camera.path)), dtype=torch.float64)
         for row, entries in zip(rows, camera.path, strict=True):
             row[: len(entries)] = torch.tensor(entries, dtype=torch.float64)
-        moved = 2.0**-camera.step_q * rows @ cosines(n_frames)
+        moved = 2.0**-camera.step_q * rows @ cosines(n_frames, rows.shape[1])
         scale = torch.tensor([2.0 / width, 2.0 / height], dtype=torch.float64)
         linear = torch.stack([moved[1:3], moved[4:6]]).permute(2, 0, 1) * scale
         self.linear = torch.eye(2, dtype=torch.float64) + linear

@@ -58,9 +58,13 @@ def with_filtered_residual(clean: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
 def dct_matrix(n: int) -> Tensor:
     """The orthonormal DCT-II of n values, float32 [n, n]: rows are frequencies."""
     k = torch.arange(n, dtype=torch.float64)
-    matrix = torch.cos(math.pi / n * (k[None, :] + 0.5) * k[:, None]) * math.sqrt(2.0 / n)
-    matrix[0] /= math.sqrt(2.0)
-    return matrix.float()
+    scale = torch.full_like(k, math.sqrt(2.0 / n))
+    scale[0] /= math.sqrt(2.0)
+    matrix = torch.empty(n, n)
+    # In parts: in float64 all of it would take several times the memory.
+    for part, rows, scales in zip(matrix.split(64), k.split(64), scale.split(64), strict=True):
+        part.copy_(torch.cos(math.pi / n * (k + 0.5) * rows[:, None]) * scales[:, None])
+    return matrix
 
 
 def noise_share(sigma: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Self
@@ -26,7 +25,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from vovcodec.backbone.locate import weight_files
 from vovcodec.errors import ModelError
@@ -37,6 +36,7 @@ _CONFIG, _CONFIG_MOST_BYTES = "config.json", 1 << 16
 _SUFFIX = ".scale"
 _FLOATS = ("F32", "F16", "BF16")
 _MOST = 1 << 20  # of any number among the settings
+_MAKERS = (torch.empty, torch.eye, torch.ones, torch.tensor)
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -88,8 +88,7 @@ class StoredNetwork(nn.Module):
         try:
             settings = cls._settings(folder / _CONFIG)
             shapes = _shapes(folder / cls.WEIGHTS)
-            with torch.random.fork_rng(devices=()), _at_most(sum(math.prod(shape) for shape in shapes.values())):
-                # Not on the device "meta", for which torch would import its compiler: that takes longer.
+            with _Outline(sum(math.prod(shape) for shape in shapes.values())):
                 network = cls(**settings)
             if shapes != {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}:
                 raise ValueError(f"{cls.WEIGHTS} does not hold the tensors that {_CONFIG} asks for")
@@ -142,22 +141,32 @@ def _shapes(path: Path) -> Shapes:
     return {name: shape for name, (shape, _) in facts.items()}
 
 
-@contextmanager
-def _at_most(n_values: int) -> Iterator[None]:
-    """Raises ValueError as soon as the networks that are made here have more parameters."""
-    seen = 0
+class _Outline(TorchFunctionMode):
+    """Networks that this thread makes here have shapes but no values, so that neither memory nor random numbers are
+    spent. Raises ValueError as soon as they have more than `n_values` parameters and entries of buffers.
 
-    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal seen
-        seen += 0 if parameter is None else parameter.numel()
-        if seen > n_values:
+    `torch.device("meta")` does the same, but imports torch's compiler for `eye` and `normal_`: that takes seconds.
+    """
+
+    def __init__(self, n_values: int) -> None:
+        super().__init__()
+        self._left = n_values
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, arguments: Sequence[Any] = (), settings: Any = None
+    ) -> Any:
+        settings = settings or {}
+        if function is nn.init.normal_:
+            return settings["tensor"]
+        if function not in _MAKERS:
+            return function(*arguments, **settings)
+        if function is torch.eye:
+            function, arguments = torch.empty, (arguments[0], arguments[-1])
+        made = function(*arguments, **settings | {"device": "meta"})
+        self._left -= made.numel()
+        if self._left < 0:
             raise ValueError(f"{_CONFIG} asks for more than the weights are")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
+        return made
 
 
 def _as_bytes(weights: Tensor) -> tuple[Tensor, Tensor]:
