@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from event_clips import write_event_clip
 from PIL import Image
+from tiny_models import save_tiny_pocket
 
 from vovcodec.cli.app import run
 from vovcodec.container import VovFile, audio_of, read_vov
@@ -32,6 +33,17 @@ def habit(row: str):
 def test_row(row, folder, capsys, monkeypatch):
     assert row in HABITS, f"no test for the README's row {row}"
     HABITS[row](capsys, monkeypatch)
+
+
+def test_the_example_in_python_runs(tmp_path, monkeypatch, capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    save_tiny_pocket(tmp_path / "pocket")
+    monkeypatch.setenv("VOVCODEC_MODELS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_event_clip(Path("clip.mp4"), n_frames=5, event_frame=2)
+    exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("1") and probe("back.mp4").n_frames == 5
 
 
 def test_no_test_is_left_over():

@@ -14,21 +14,28 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BackboneCache": "vovcodec.codec.models",
+    "DecodeLimits": "vovcodec.codec.options",
     "DecodeOptions": "vovcodec.codec.options",
     "DecodeReport": "vovcodec.codec.reports",
     "EditOptions": "vovcodec.codec.options",
     "EditReport": "vovcodec.codec.reports",
     "EncodeOptions": "vovcodec.codec.options",
     "EncodeReport": "vovcodec.codec.reports",
+    "ProgressListener": "vovcodec.progress",
+    "ScaleOptions": "vovcodec.codec.options",
+    "ScaleReport": "vovcodec.codec.reports",
     "VovError": "vovcodec.errors",
     "decode": "vovcodec.codec.decode",
     "edit": "vovcodec.codec.edit",
     "encode": "vovcodec.codec.encode",
     "inspect": "vovcodec.codec.inspect",
+    "scale": "vovcodec.codec.scale",
 }
 
-__all__ = ["DecodeOptions", "DecodeReport", "EditOptions", "EditReport", "EncodeOptions", "EncodeReport", "VovError",
-           "decode", "edit", "encode", "inspect"]  # fmt: skip
+__all__ = ["BackboneCache", "DecodeLimits", "DecodeOptions", "DecodeReport", "EditOptions", "EditReport",
+           "EncodeOptions", "EncodeReport", "ProgressListener", "ScaleOptions", "ScaleReport", "VovError",
+           "decode", "edit", "encode", "inspect", "scale"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

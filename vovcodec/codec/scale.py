@@ -15,7 +15,7 @@ from vovcodec.codec.truncate import truncated
 from vovcodec.codec.writing import write_checked
 from vovcodec.container import read_vov
 from vovcodec.errors import UsageError
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["scale"]
 
@@ -24,8 +24,8 @@ def scale(
     source: Path | str,
     reference: Path | str | None,
     target: Path | str,
-    options: ScaleOptions,
-    listener: ProgressListener,
+    options: ScaleOptions | None = None,
+    listener: ProgressListener | None = None,
 ) -> ScaleReport:
     """Add, replace or shorten the steering of a `.vov` file; caption and vector stay.
 
@@ -36,12 +36,13 @@ def scale(
         source: path of a `.vov` file, or "-" for standard input.
         reference: what `source` was encoded from (path, `frames/%05d.png`, or "-"); None to drop injections.
         target: path of the new file, or "-" for standard output.
-        options: see `ScaleOptions`.
-        listener: receives progress.
+        options: see `ScaleOptions`; None = all defaults.
+        listener: receives progress; None = nobody.
 
     Raises UsageError, MediaError, FormatError, ModelError, OutputExistsError.
     """
     started = time.monotonic()
+    options, listener = options or ScaleOptions(), listener or SilentListener()
     if reference is None and options.target_bytes is None:
         raise UsageError("without a reference steering can only be dropped: say with --bytes how small")
     require_writable(target, overwrite=options.overwrite)
