@@ -13,7 +13,6 @@ import click
 
 from vovcodec import __version__
 from vovcodec.cli.report import format_mapping
-from vovcodec.codec.models import captioner_status, embedded_weights_bytes, model_report
 from vovcodec.errors import ModelError
 
 __all__ = ["command", "examine"]
@@ -35,6 +34,7 @@ def examine() -> tuple[dict[str, dict[str, str]], list[str]]:
     """Findings in groups, as text, and the names of what is needed but missing."""
     from importlib import metadata  # 15 ms that the other commands need not pay
 
+    from vovcodec.codec.models import captioner_status, embedded_weights_bytes, model_report
     from vovcodec.container import VERSION
 
     versions = {"vovcodec": __version__, "format": "{}.{}".format(*VERSION), "python": platform.python_version()}
