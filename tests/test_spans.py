@@ -36,8 +36,9 @@ from vovcodec.codec.measure import n_evaluations_of
 from vovcodec.codec.options import EditOptions, ScaleOptions
 from vovcodec.codec.scale import scale
 from vovcodec.codec.scene import may_rest_on_scenes
+from vovcodec.codec.sound import sound_bytes
 from vovcodec.codec.spans import joined_segments
-from vovcodec.container import read_vov
+from vovcodec.container import RawSection, layout, read_vov
 from vovcodec.container.counts import count_of_index
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.errors import Interrupted, UsageError
@@ -604,7 +605,7 @@ def test_settings_that_join_nothing_look_for_nothing(home, tmp_path, monkeypatch
 
 
 def test_a_picture_gets_no_bytes_of_the_sound(home, tmp_path, monkeypatch):
-    sound, asked = SimpleNamespace(payload=bytes(50)), []
+    sound, asked = RawSection(type=layout.AUDIO, payload=bytes(50)), []
     monkeypatch.setattr(encode_module, "kept_sound", lambda track, options, file_bytes, _: ((sound,), file_bytes))
 
     def stopping(backbone, read, segments, size_bytes, most_frames, listener):
@@ -615,7 +616,8 @@ def test_a_picture_gets_no_bytes_of_the_sound(home, tmp_path, monkeypatch):
     source = write_clip(tmp_path / "in.y4m", still(11, 16, 16))
     with pytest.raises((KeyboardInterrupt, Interrupted)):
         encoded(home, tmp_path / "out.vov", source, 230, size=(16, 16))
-    assert asked == [((7, 16, 16, 3), [(0, 9), (9, 2)], 180, 45)]
+    assert asked == [((7, 16, 16, 3), [(0, 9), (9, 2)], 230 - sound_bytes([sound]), 45)]
+    assert 50 < sound_bytes([sound]) < 60
 
 
 def test_a_single_segment_or_a_still_is_not_looked_at(home, tmp_path, monkeypatch):

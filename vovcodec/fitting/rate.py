@@ -123,7 +123,7 @@ class Multiplier:
 
     def _raw(self, delta: float) -> float:
         """s of a Δ: the inverse of `_delta`."""
-        return math.log(math.expm1(delta)) if self._published else math.log(delta)
+        return delta + math.log(-math.expm1(-delta)) if self._published else math.log(delta)
 
     def parameters(self) -> list[nn.Parameter]:
         """s and the density's."""
