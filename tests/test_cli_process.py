@@ -22,7 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 from vovcodec.codec.reports import DecodeReport
 
-def decode(source, target, options, listener):
+def decode(source, target, options, listener, backbones):
     listener.stage("copying", 1)
     data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     if target == "-":
@@ -33,7 +33,7 @@ def decode(source, target, options, listener):
     listener.advance()
     return DecodeReport(str(target), 1, (2, 2), Fraction(25), 0.1, 1, 1)
 
-def sleep(source, target, options, listener):
+def sleep(source, target, options, listener, backbones):
     listener.note("asleep")
     time.sleep(60)
 
