@@ -82,6 +82,17 @@ def test_many_files_in_one_folder_load_the_model_once(inputs, loads, capsys):
     assert faults(json.loads(capsys.readouterr().out), "scale") == []
 
 
+def test_a_per_cent_sign_does_not_make_a_sequence(inputs, capsys):
+    for name in ("50% off", "60% off", "take %d"):
+        Path("b.png").with_name(f"{name}.png").write_bytes(Path("b.png").read_bytes())
+    flags = inputs.split()
+    assert run(["encode", "50% off.png", "60% off.png", "take %d.png", "frames/%d.png", "-o", "out/", *flags]) == 0
+    coded = sorted(path.stem for path in Path("out").iterdir())
+    assert coded == ["50% off", "60% off", "frames", "take %d"]
+    assert run(["encode", "70% off.png", "-o", "out/", *flags]) == 3
+    assert "70% off.png: no such file" in capsys.readouterr().err
+
+
 def test_existing_outputs_of_a_batch(inputs, capsys):
     Path("out").mkdir()
     Path("out/a.vov").write_bytes(b"precious")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from vovcodec.cli.arguments import Running
-from vovcodec.cli.targets import existing_outputs, is_pipe
+from vovcodec.cli.targets import existing_outputs, is_pipe, names_sequence
 from vovcodec.errors import Interrupted, MediaError, UsageError, VovError
 
 __all__ = ["is_folder_job", "outputs_in", "run_each"]
@@ -37,7 +37,7 @@ def outputs_in(folder: str, sources: Sequence[str], suffix_of: Callable[[str], s
         if is_pipe(source):
             raise UsageError("standard input cannot be one of several inputs")
         path = Path(source)
-        stem = (path.parent.name or "frames") if "%" in path.name else path.stem
+        stem = (path.parent.name or "frames") if names_sequence(source) else path.stem
         target = str(Path(folder) / f"{stem}{suffix_of(source)}")
         if target in jobs:
             raise UsageError(f"{jobs[target]} and {source} would both become {target}")

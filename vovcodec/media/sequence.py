@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +14,7 @@ from vovcodec.errors import MediaError, UsageError
 from vovcodec.media.faults import explained
 from vovcodec.media.info import MediaInfo
 
-__all__ = ["SequenceSource", "is_pattern", "numbered_files", "numbered_name"]
+__all__ = ["SequenceSource", "is_pattern", "is_sequence", "numbered_files", "numbered_name"]
 
 # %d, %5d or %05d in the last part of the path, once.
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -22,6 +23,11 @@ _NUMBER = re.compile(r"%0?(\d*)d")
 def is_pattern(path: str) -> bool:
     """Whether the file name of a path holds a printf number."""
     return len(_NUMBER.findall(Path(path).name)) == 1
+
+
+def is_sequence(source: str) -> bool:
+    """Whether a name to read from is a pattern; a file that has this very name is that file."""
+    return is_pattern(source) and not os.path.lexists(source)
 
 
 def numbered_name(pattern: str, number: int) -> str:
