@@ -93,6 +93,14 @@ def test_a_per_cent_sign_does_not_make_a_sequence(inputs, capsys):
     assert "70% off.png: no such file" in capsys.readouterr().err
 
 
+def test_one_input_goes_into_a_folder_as_several_do(inputs):
+    Path("there").mkdir()
+    assert vov(f"encode b.png -o there {inputs}") == 0 and Path("there/b.vov").exists()
+    assert vov(f"encode b.png -o . {inputs}") == 0 and Path("b.vov").exists()
+    assert vov(f"encode b.png -o new/and/deep/ {inputs}") == 0 and Path("new/and/deep/b.vov").exists()
+    assert vov("decode b.vov -o there -q") == 0 and Path("there/b.png").exists()
+
+
 def test_existing_outputs_of_a_batch(inputs, capsys):
     Path("out").mkdir()
     Path("out/a.vov").write_bytes(b"precious")
@@ -108,7 +116,7 @@ def test_existing_outputs_of_a_batch(inputs, capsys):
     [
         ("encode a.y4m b.png -o out.vov", "2 inputs need a folder for their outputs: -o out.vov/"),
         ("encode a.y4m sub/a.mkv -o out/", "a.y4m and sub/a.mkv would both become out/a.vov"),
-        ("encode a.y4m - -o out/", "standard input cannot be one of several"),
+        ("encode a.y4m - -o out/", "standard input has no name"),
         ("decode a.vov a.mkv -o out/ --container png", "a.vov and a.mkv would both become out/a.png"),
     ],
 )

@@ -237,7 +237,7 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
         ("encode in.mp4 -o in.mp4.vov/x.vov", 3, "does not exist"),
         ("encode missing.mp4 -o out.vov", 3, "missing.mp4: no such file"),
         ("decode in.mp4 -o in.mp4 -y", 2, "both input and output"),
-        ("decode in.mp4 -o .", 2, "is a folder"),
+        ("scale in.mp4 -o . --bytes 99", 2, "is a folder"),
         ("decode in.mp4 -o out.mp4 --steps x", 2, "--steps"),
         ("scale - --reference - -o out.vov", 2, "only one"),
         ("scale in.mp4 -o out.vov", 2, "give --reference ORIGINAL"),

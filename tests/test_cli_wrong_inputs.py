@@ -61,7 +61,7 @@ CASES = [
     ("encode good.y4m --ss 99 -o x.vov", 3, "no frame at 99 s"),
     ("encode good.png --ss 1 -o x.vov", 2, "a single image has no start time"),
     ("encode good.y4m -o nowhere/x.vov", 3, "does not exist"),
-    ("encode good.y4m -o .", 2, "is a folder"),
+    ("scale good.vov -o . --bytes 99", 2, "is a folder"),
     ("encode good.y4m -o x.mp4", 2, "name the output x.vov"),
     ("encode good.y4m -o good.vov", 6, "-y overwrites it"),
     ("encode good.y4m -o x.vov --bytes 0", 2, "--bytes"),

@@ -14,20 +14,20 @@ __all__ = ["is_folder_job", "outputs_in", "run_each"]
 
 
 def is_folder_job(sources: Sequence[str], output: str) -> bool:
-    """Whether the outputs go into a folder: several inputs, or a name with a slash at its end.
+    """Whether the outputs go into a folder: one that exists, or a name with a slash at its end.
 
     Raises UsageError when several inputs are given and the output is one file.
     """
-    if len(sources) == 1:
-        return output.endswith("/")
-    if not output.endswith("/") and not Path(output).is_dir():
+    if output.endswith("/") or (Path(output).is_dir() and not is_pipe(output)):
+        return True
+    if len(sources) > 1:
         name = "out" if is_pipe(output) else output
         raise UsageError(f"{len(sources)} inputs need a folder for their outputs: -o {name}/")
-    return True
+    return False
 
 
 def outputs_in(folder: str, sources: Sequence[str], suffix_of: Callable[[str], str]) -> list[tuple[str, str]]:
-    """(input, output) for every input: its name in the folder, with another suffix. The folder is made if need be.
+    """(input, output) for every input: its name in the folder, with another suffix. Folders are made.
 
     A numbered sequence `clip/%05d.png` is called after its folder. Raises UsageError for inputs that would share an
     output, MediaError when the folder cannot be made.
@@ -35,7 +35,7 @@ def outputs_in(folder: str, sources: Sequence[str], suffix_of: Callable[[str], s
     jobs: dict[str, str] = {}
     for source in sources:
         if is_pipe(source):
-            raise UsageError("standard input cannot be one of several inputs")
+            raise UsageError("outputs in a folder are called after their inputs, and standard input has no name")
         path = Path(source)
         stem = (path.parent.name or "frames") if names_sequence(source) else path.stem
         target = str(Path(folder) / f"{stem}{suffix_of(source)}")
@@ -43,7 +43,7 @@ def outputs_in(folder: str, sources: Sequence[str], suffix_of: Callable[[str], s
             raise UsageError(f"{jobs[target]} and {source} would both become {target}")
         jobs[target] = source
     try:
-        Path(folder).mkdir(exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(f"cannot make the folder {folder}: {error.strerror}") from error
     return [(source, target) for target, source in jobs.items()]

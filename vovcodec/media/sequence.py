@@ -69,7 +69,9 @@ class SequenceSource:
         self.notices: list[str] = []
         n_missing = numbers[-1] - numbers[0] + 1 - len(numbers)
         if n_missing:
-            self.notices.append(f"{n_missing} numbers between {numbers[0]} and {numbers[-1]} have no file")
+            gap = next(number for number in range(numbers[0], numbers[-1]) if number not in files)
+            what = f"{n_missing} have no file, {gap} is the first" if n_missing > 1 else f"{gap} has no file"
+            self.notices.append(f"of the numbers {numbers[0]} to {numbers[-1]}, {what}")
         first = self._image(self._files[0])
         self.notices += first.notices
         self.info = MediaInfo(
