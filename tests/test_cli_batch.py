@@ -135,6 +135,30 @@ def test_progress_events_keep_to_the_schema(inputs, capsys):
     assert not any(fault for event in events for fault in faults(event, "progress"))
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "words", "file"),
+    [
+        ("encode gone.png b.png -o out/", 3, "gone.png: no such file", "gone.png"),
+        ("encode gone.png -o out.vov", 3, "gone.png: no such file", None),
+        ("encode b.png -o out.vov --sead 1", 2, "--sead", None),
+    ],
+)
+def test_errors_are_events_where_progress_is(inputs, capsys, line, code, words, file):
+    for progress in ("--progress json", "--progress=json"):
+        assert vov(f"{line} {progress} -y {inputs}") == code
+        events = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
+        (error,) = [event for event in events if event["event"] == "error"]
+        assert words in error["message"] and error.get("file") == file and faults(error, "progress") == []
+
+
+def test_what_is_skipped_is_an_event(inputs, capsys):
+    Path("out").mkdir()
+    Path("out/b.vov").write_bytes(b"precious")
+    assert vov(f"encode b.png -o out/ -n --progress json {inputs}") == 0
+    expected = {"event": "note", "file": "b.png", "message": "out/b.vov exists: skipped"}
+    assert json.loads(capsys.readouterr().err) == expected
+
+
 def test_the_schema_names_what_the_reports_have():
     from dataclasses import fields
 

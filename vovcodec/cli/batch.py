@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from vovcodec.cli.arguments import Running
+from vovcodec.cli.arguments import ProgressStyle, Running
+from vovcodec.cli.progress import tell
 from vovcodec.cli.targets import existing_outputs, is_pipe, names_sequence
 from vovcodec.errors import Interrupted, MediaError, UsageError, VovError
 
@@ -57,24 +57,26 @@ def run_each(
     """Calls `work(input, output)` for each job and returns the exit code of the first one that failed, else 0.
 
     `work` returns None or an exit code. Errors become one line each and do not stop the rest. With `-n`, jobs whose
-    output exists are left out.
+    output exists are left out. The outputs are what matters: an OSError of standard output, where the reports go, is
+    raised when all jobs are done.
     """
-    first_failure = 0
+    first_failure, unprinted = 0, None
+    as_json = running is not None and running.progress is ProgressStyle.json
     for source, target in jobs:
         if running and running.never_overwrite and target and existing_outputs(Path(target)):
-            _tell(f"{target} exists: skipped")
+            tell("note", f"{target} exists: skipped", as_json, source)
             continue
         try:
             code = work(source, target) or 0
         except Interrupted:
             raise
         except VovError as error:
-            named = "" if source in str(error) else f"{source}: "
-            _tell(f"vov: {named}{error}")
+            tell("error", str(error), as_json, source)
             code = error.exit_code
+        except OSError as error:
+            unprinted = unprinted or error
+            continue
         first_failure = first_failure or code
+    if unprinted is not None:
+        raise unprinted
     return first_failure
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
