@@ -77,7 +77,8 @@ def test_many_files_in_one_folder_load_the_model_once(inputs, loads, capsys):
 
     capsys.readouterr()
     assert run(["info", "--json", "--check", "coded/a.vov", "coded/b.vov"]) == 0
-    assert not any(fault for found in json.loads(capsys.readouterr().out) for fault in faults(found, "info"))
+    found = json.loads(capsys.readouterr().out)
+    assert not any(fault for each in found for fault in faults(each, "info")) and faults(found, SCHEMA) == []
     assert vov("scale coded/a.vov -o less.vov --bytes 250 --json") == 0
     assert faults(json.loads(capsys.readouterr().out), "scale") == []
 
@@ -168,8 +169,30 @@ def test_the_schema_names_what_the_reports_have():
     for name, report in reports.items():
         definition = SCHEMA["$defs"][name]
         assert set(definition["properties"]) == set(definition["required"]) == {field.name for field in fields(report)}
+        assert {"$ref": f"#/$defs/{name}"} in SCHEMA["anyOf"]
     assert faults({"event": "stage", "percent": "half"}, "progress") == [".percent is 'half', not number"]
+    for nothing in ({}, [{}], {"size_bytes": 100}, "text", None):
+        assert faults(nothing, SCHEMA)
     assert faults({"file": "x", "summary": {}, "more": 1}, "info")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("presets --json", "presets"), ("presets show pocket --json", "preset"), ("doctor --json", "doctor"),
+     ("presets show paper-image --effort fast --json", "preset"), ("eval b.png b.png frames/1.png -q --json", "eval")],
+)  # fmt: skip
+def test_the_schema_has_the_other_commands(inputs, capsys, line, name):
+    assert vov(line) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert faults(printed, name) == faults(printed, SCHEMA) == []
+    if name == "eval":
+        assert [row["psnr_db"] for row in printed["rows"]] == ["inf", "inf"]
+
+
+def test_the_schema_names_every_measure():
+    from vovcodec.evaluation.measures import MEASURES
+
+    assert {measure.key for measure in MEASURES.values()} <= set(SCHEMA["$defs"]["compared"]["properties"])
 
 
 def test_nothing_is_written_as_json_that_json_does_not_have(capsys):
