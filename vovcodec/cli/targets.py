@@ -79,7 +79,7 @@ def check_target(target: str, source: str | Path, overwrite: bool, never: bool) 
         return path, overwrite
     if not never and ask(f"{found[0]} exists. Overwrite?"):
         return path, True
-    raise OutputExistsError(f"{found[0]} exists; -y overwrites it")
+    raise OutputExistsError(f"{found[0]} exists" + ("" if never else "; -y overwrites it"))
 
 
 def existing_outputs(path: Path) -> list[Path]:
