@@ -47,6 +47,9 @@ _COMMANDS = {
     "pretrain": "pretrain",
 }
 
+# What only prints: a reader may leave before the end.
+_TEXT_COMMANDS = {"info", "presets", "doctor", "completion", "-h", "--version"}
+
 
 class _LazyGroup(click.Group):
     """A group that imports a subcommand's module only when it is needed."""
@@ -119,7 +122,6 @@ def main() -> NoReturn:
             sys.stdout.flush()
         except OSError as error:
             code = code or _output_failed(error, sys.argv[1:])
-        if code == MediaError.exit_code:
             # What could not be written would make the interpreter's own last flush complain.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -179,6 +181,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _output_failed(error: OSError, arguments: Sequence[str]) -> int:
     """Files are opened by code that explains its errors: what comes as far as this is standard output as a rule."""
+    is_text = "--help" in arguments or (bool(arguments) and arguments[0] in _TEXT_COMMANDS)
+    if is_text and isinstance(error, BrokenPipeError):
+        return 0  # the reader had enough, as of `cat`
     where = error.filename or "standard output"
     reason = "the other side closed the pipe" if isinstance(error, BrokenPipeError) else error.strerror or error
     tell("error", f"{where}: {reason}", _wants_events(arguments))
