@@ -77,9 +77,29 @@ def test_many_files_in_one_folder_load_the_model_once(inputs, loads, capsys):
 
     capsys.readouterr()
     assert run(["info", "--json", "--check", "coded/a.vov", "coded/b.vov"]) == 0
-    assert not any(fault for found in json.loads(capsys.readouterr().out) for fault in faults(found, "info"))
+    found = json.loads(capsys.readouterr().out)
+    assert not any(fault for each in found for fault in faults(each, "info")) and faults(found, SCHEMA) == []
     assert vov("scale coded/a.vov -o less.vov --bytes 250 --json") == 0
     assert faults(json.loads(capsys.readouterr().out), "scale") == []
+
+
+def test_a_per_cent_sign_does_not_make_a_sequence(inputs, capsys):
+    for name in ("50% off", "60% off", "take %d"):
+        Path("b.png").with_name(f"{name}.png").write_bytes(Path("b.png").read_bytes())
+    flags = inputs.split()
+    assert run(["encode", "50% off.png", "60% off.png", "take %d.png", "frames/%d.png", "-o", "out/", *flags]) == 0
+    coded = sorted(path.stem for path in Path("out").iterdir())
+    assert coded == ["50% off", "60% off", "frames", "take %d"]
+    assert run(["encode", "70% off.png", "-o", "out/", *flags]) == 3
+    assert "70% off.png: no such file" in capsys.readouterr().err
+
+
+def test_one_input_goes_into_a_folder_as_several_do(inputs):
+    Path("there").mkdir()
+    assert vov(f"encode b.png -o there {inputs}") == 0 and Path("there/b.vov").exists()
+    assert vov(f"encode b.png -o . {inputs}") == 0 and Path("b.vov").exists()
+    assert vov(f"encode b.png -o new/and/deep/ {inputs}") == 0 and Path("new/and/deep/b.vov").exists()
+    assert vov("decode b.vov -o there -q") == 0 and Path("there/b.png").exists()
 
 
 def test_existing_outputs_of_a_batch(inputs, capsys):
@@ -97,7 +117,7 @@ def test_existing_outputs_of_a_batch(inputs, capsys):
     [
         ("encode a.y4m b.png -o out.vov", "2 inputs need a folder for their outputs: -o out.vov/"),
         ("encode a.y4m sub/a.mkv -o out/", "a.y4m and sub/a.mkv would both become out/a.vov"),
-        ("encode a.y4m - -o out/", "standard input cannot be one of several"),
+        ("encode a.y4m - -o out/", "standard input has no name"),
         ("decode a.vov a.mkv -o out/ --container png", "a.vov and a.mkv would both become out/a.png"),
     ],
 )
@@ -116,6 +136,30 @@ def test_progress_events_keep_to_the_schema(inputs, capsys):
     assert not any(fault for event in events for fault in faults(event, "progress"))
 
 
+@pytest.mark.parametrize(
+    ("line", "code", "words", "file"),
+    [
+        ("encode gone.png b.png -o out/", 3, "gone.png: no such file", "gone.png"),
+        ("encode gone.png -o out.vov", 3, "gone.png: no such file", None),
+        ("encode b.png -o out.vov --sead 1", 2, "--sead", None),
+    ],
+)
+def test_errors_are_events_where_progress_is(inputs, capsys, line, code, words, file):
+    for progress in ("--progress json", "--progress=json"):
+        assert vov(f"{line} {progress} -y {inputs}") == code
+        events = [json.loads(each) for each in capsys.readouterr().err.splitlines()]
+        (error,) = [event for event in events if event["event"] == "error"]
+        assert words in error["message"] and error.get("file") == file and faults(error, "progress") == []
+
+
+def test_what_is_skipped_is_an_event(inputs, capsys):
+    Path("out").mkdir()
+    Path("out/b.vov").write_bytes(b"precious")
+    assert vov(f"encode b.png -o out/ -n --progress json {inputs}") == 0
+    expected = {"event": "note", "file": "b.png", "message": "out/b.vov exists: skipped"}
+    assert json.loads(capsys.readouterr().err) == expected
+
+
 def test_the_schema_names_what_the_reports_have():
     from dataclasses import fields
 
@@ -125,8 +169,30 @@ def test_the_schema_names_what_the_reports_have():
     for name, report in reports.items():
         definition = SCHEMA["$defs"][name]
         assert set(definition["properties"]) == set(definition["required"]) == {field.name for field in fields(report)}
+        assert {"$ref": f"#/$defs/{name}"} in SCHEMA["anyOf"]
     assert faults({"event": "stage", "percent": "half"}, "progress") == [".percent is 'half', not number"]
+    for nothing in ({}, [{}], {"size_bytes": 100}, "text", None):
+        assert faults(nothing, SCHEMA)
     assert faults({"file": "x", "summary": {}, "more": 1}, "info")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("presets --json", "presets"), ("presets show pocket --json", "preset"), ("doctor --json", "doctor"),
+     ("presets show paper-image --effort fast --json", "preset"), ("eval b.png b.png frames/1.png -q --json", "eval")],
+)  # fmt: skip
+def test_the_schema_has_the_other_commands(inputs, capsys, line, name):
+    assert vov(line) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert faults(printed, name) == faults(printed, SCHEMA) == []
+    if name == "eval":
+        assert [row["psnr_db"] for row in printed["rows"]] == ["inf", "inf"]
+
+
+def test_the_schema_names_every_measure():
+    from vovcodec.evaluation.measures import MEASURES
+
+    assert {measure.key for measure in MEASURES.values()} <= set(SCHEMA["$defs"]["compared"]["properties"])
 
 
 def test_nothing_is_written_as_json_that_json_does_not_have(capsys):

@@ -229,6 +229,8 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
         ("encode in.mp4 -o out.vov --sed 1", 2, "--seed"),
         ("encode in.mp4 -o out.vov --size 3", 2, "not a size"),
         ("encode in.mp4 -o out.vov --frames 0", 2, "--frames"),
+        ("encode in.mp4 -o out.vov -t 0", 2, "vov: -t must be greater than 0, not 0.0"),
+        ("decode in.mp4 -o out.mp4 -t 0", 2, "vov: -t must be greater than 0, not 0.0"),
         ("encode in.mp4 -o out.vov --bytes 1k --bpp 1", 2, "bytes and bpp exclude"),
         ("encode in.mp4 -o out.vov --preset pockt", 2, "did you mean pocket"),
         ("encode in.mp4 -o out.vov --effort fats", 2, "did you mean fast"),
@@ -237,7 +239,7 @@ def test_a_report_leaves_out_what_is_not_known(codec, clip, capsys):
         ("encode in.mp4 -o in.mp4.vov/x.vov", 3, "does not exist"),
         ("encode missing.mp4 -o out.vov", 3, "missing.mp4: no such file"),
         ("decode in.mp4 -o in.mp4 -y", 2, "both input and output"),
-        ("decode in.mp4 -o .", 2, "is a folder"),
+        ("scale in.mp4 -o . --bytes 99", 2, "is a folder"),
         ("decode in.mp4 -o out.mp4 --steps x", 2, "--steps"),
         ("scale - --reference - -o out.vov", 2, "only one"),
         ("scale in.mp4 -o out.vov", 2, "give --reference ORIGINAL"),
@@ -317,8 +319,9 @@ def test_an_unexpected_error_is_one_line_and_a_traceback_with_v(codec, clip, cap
 def test_an_existing_output_is_kept_unless_told(codec, clip, capsys):
     Path("out.vov").write_bytes(b"precious")
     assert run(["encode", "in.mp4", "-o", "out.vov"]) == 6
+    assert capsys.readouterr().err == "vov: out.vov exists; -y overwrites it\n"
     assert run(["encode", "in.mp4", "-o", "out.vov", "-n"]) == 6
-    assert "-y overwrites it" in capsys.readouterr().err
+    assert capsys.readouterr().err == "vov: out.vov exists\n"
     assert codec.calls == []
     assert run(["encode", "in.mp4", "-o", "out.vov", "-y"]) == 0
     assert codec.calls[0][2].overwrite is True

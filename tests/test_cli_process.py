@@ -22,7 +22,7 @@ from fractions import Fraction
 from pathlib import Path
 from vovcodec.codec.reports import DecodeReport
 
-def decode(source, target, options, listener):
+def decode(source, target, options, listener, backbones):
     listener.stage("copying", 1)
     data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
     if target == "-":
@@ -30,10 +30,12 @@ def decode(source, target, options, listener):
         while data:
             data = data[sys.stdout.buffer.write(data):]
         sys.stdout.buffer.flush()
+    else:
+        Path(target).write_bytes(data)
     listener.advance()
     return DecodeReport(str(target), 1, (2, 2), Fraction(25), 0.1, 1, 1)
 
-def sleep(source, target, options, listener):
+def sleep(source, target, options, listener, backbones):
     listener.note("asleep")
     time.sleep(60)
 
@@ -99,6 +101,32 @@ def test_a_reader_that_leaves_is_not_a_crash(tmp_path):
     err = process.stderr.read()
     assert process.wait(timeout=60) == 3
     assert b"Traceback" not in err and b"BrokenPipe" not in err
+
+
+@pytest.fixture(params=["full", "closed"])
+def lost_stdout(request):
+    """A standard output that takes nothing, and what is said of it."""
+    if request.param == "full":
+        if not Path("/dev/full").exists():
+            pytest.skip("no such device here")
+        descriptor, reason = os.open("/dev/full", os.O_WRONLY), "No space left on device"
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)  # before the command begins, so that it cannot be quicker
+        reason = "the other side closed the pipe"
+    yield descriptor, reason
+    os.close(descriptor)
+
+
+def test_a_batch_goes_on_where_its_reports_cannot_be_printed(tmp_path, lost_stdout):
+    inputs = [tmp_path / f"{name}.vov" for name in "abc"]
+    for each in inputs:
+        each.write_bytes(b"x")
+    descriptor, reason = lost_stdout
+    process = start("decode", *map(str, inputs), "-o", f"{tmp_path}/out/", "-q", stdout=descriptor)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.decode()) == (3, f"vov: standard output: {reason}\n")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "b.mp4", "c.mp4"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

@@ -262,9 +262,12 @@ def test_sequences_go_by_number_and_check_sizes(tmp_path):
     Image.new("RGB", (20, 10)).save(tmp_path / "f007.png")  # not what %d writes
     with open_frames(tmp_path / "f%d.png") as reader:
         assert [int(frame[0, 0, 0]) for frame in reader] == [80, 90, 100, 120]
-    assert "1 numbers between 8 and 12" in reader.notices[0]
+    assert reader.notices[0] == "of the numbers 8 to 12, 11 has no file"
     with open_frames(tmp_path / "f%d.png", start_s=0.04, n_frames=2) as reader:
         assert [int(frame[0, 0, 0]) for frame in reader] == [90, 100]
+    (tmp_path / "f9.png").unlink()
+    with open_frames(tmp_path / "f%d.png") as reader:
+        assert reader.notices[0] == "of the numbers 8 to 12, 2 have no file, 9 is the first"
     Image.new("RGB", (21, 10)).save(tmp_path / "f13.png")
     with open_frames(tmp_path / "f%d.png") as reader, pytest.raises(MediaError, match=r"f13\.png: is 21x10"):
         list(reader)

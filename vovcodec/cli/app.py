@@ -7,7 +7,9 @@ Exit codes: 0 ok, 1 internal error, 2 usage, 3 media, 4 bad `.vov`, 5 model or d
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import itertools
 import os
 import shlex
 import signal
@@ -20,6 +22,7 @@ from typing import NoReturn
 
 import click
 
+from vovcodec.cli.progress import tell
 from vovcodec.errors import Interrupted, MediaError, VovError
 
 __all__ = ["COMPLETION_VARIABLE", "main", "root", "run"]
@@ -43,6 +46,9 @@ _COMMANDS = {
     "completion": "completion",
     "pretrain": "pretrain",
 }
+
+# What only prints: a reader may leave before the end.
+_TEXT_COMMANDS = {"info", "presets", "doctor", "completion", "-h", "--version"}
 
 
 class _LazyGroup(click.Group):
@@ -115,8 +121,7 @@ def main() -> NoReturn:
         try:
             sys.stdout.flush()
         except OSError as error:
-            code = code or _output_failed(error)
-        if code == MediaError.exit_code:
+            code = code or _output_failed(error, sys.argv[1:])
             # What could not be written would make the interpreter's own last flush complain.
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -140,6 +145,7 @@ def _occupy_closed_streams() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line (without the program's name) and returns its exit code. Never raises an error."""
     verbose = "-v" in arguments or "--verbose" in arguments
+    fail = functools.partial(tell, "error", as_json=_wants_events(arguments))
     try:
         with _signals_interrupt(), root.make_context("vov", list(arguments)) as context:
             root.invoke(context)
@@ -149,41 +155,44 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         where = error.ctx.command_path if getattr(error, "ctx", None) else "vov"
         message = " ".join(error.format_message().split())
-        _tell(f"{where}: {message.rstrip('.')} (see {where} --help)")
+        fail(f"{message.rstrip('.')} (see {where} --help)", speaker=where)
         return EXIT_USAGE
     except Interrupted as error:
-        _tell(f"vov: {error}\nto continue: {shlex.join(['vov', *arguments])}")
+        fail(f"{error}\nto continue: {shlex.join(['vov', *arguments])}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _tell("vov: interrupted")
+        fail("interrupted")
         return Interrupted.exit_code
     except VovError as error:
-        _tell(f"vov: {error}")
+        fail(str(error))
         return error.exit_code
     except OSError as error:
         if verbose:
             traceback.print_exc()
-        return _output_failed(error)
+        return _output_failed(error, arguments)
     except Exception as error:
         if verbose:
             traceback.print_exc()
         hint = "" if verbose else "; rerun with -v for the traceback"
         summary = " ".join(f"{type(error).__name__}: {error}".split())
-        _tell(f"vov: {summary}\nthis is a bug{hint}")
+        fail(f"{summary}\nthis is a bug{hint}")
         return EXIT_INTERNAL_ERROR
 
 
-def _output_failed(error: OSError) -> int:
+def _output_failed(error: OSError, arguments: Sequence[str]) -> int:
     """Files are opened by code that explains its errors: what comes as far as this is standard output as a rule."""
+    is_text = "--help" in arguments or (bool(arguments) and arguments[0] in _TEXT_COMMANDS)
+    if is_text and isinstance(error, BrokenPipeError):
+        return 0  # the reader had enough, as of `cat`
     where = error.filename or "standard output"
     reason = "the other side closed the pipe" if isinstance(error, BrokenPipeError) else error.strerror or error
-    _tell(f"vov: {where}: {reason}")
+    tell("error", f"{where}: {reason}", _wants_events(arguments))
     return MediaError.exit_code
 
 
-def _tell(message: str) -> None:
-    with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+def _wants_events(arguments: Sequence[str]) -> bool:
+    """Whether standard error is for a program; told here too, because errors come before arguments are understood."""
+    return "--progress=json" in arguments or ("--progress", "json") in itertools.pairwise(arguments)
 
 
 @contextlib.contextmanager

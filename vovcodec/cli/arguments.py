@@ -17,6 +17,8 @@ from typing import Any
 
 import click
 
+from vovcodec.errors import UsageError
+
 __all__ = [
     "GroupedCommand",
     "Parsed",
@@ -40,6 +42,7 @@ __all__ = [
     "running_options",
 ]
 
+_NEVER_OVERWRITE = "Never overwrite: exit code 6; in a folder, skip what exists."
 _SUFFIXES = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3}
 _NUMBER = r"(?:\d{1,15}(?:\.\d{0,20})?|\.\d{1,20})(?:e[-+]?\d\d?)?"
 _MOST_FRAMES_PER_S = 1000
@@ -189,6 +192,15 @@ def grouped_option(group: str, *declarations: str, **settings: Any) -> Callable[
 class GroupedCommand(click.Command):
     """A command whose help lists its options under headings, in the order in which these first appear."""
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Errors of the codec call options by the names of their fields: here they are written as they were given."""
+        try:
+            return super().invoke(ctx)
+        except UsageError as error:
+            flags = {each.name: each.opts[0] for each in self.params if "_" in (each.name or "")}
+            error.args = (re.sub(r"[a-z]+_\w*", lambda name: flags.get(name[0], name[0]), str(error)),)
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes one section per heading."""
         groups: dict[str, list[tuple[str, str]]] = {}
@@ -259,7 +271,7 @@ def running_options(function: Callable[..., Any]) -> Callable[..., Any]:
             option("--device", type=Parsed(parse_device, "DEVICE"), default="auto", help="auto, cpu, cuda, cuda:0,1."),
             option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default all."),
             option("-y", "--overwrite", is_flag=True, help="Overwrite the output without asking."),
-            option("-n", "--no-overwrite", "never_overwrite", is_flag=True, help="Never overwrite: exit code 6."),
+            option("-n", "--no-overwrite", "never_overwrite", is_flag=True, help=_NEVER_OVERWRITE),
             option(
                 "--progress",
                 type=click.Choice([style.value for style in ProgressStyle]),

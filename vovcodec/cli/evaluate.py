@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,12 +76,10 @@ def command(
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Plain data; an infinite value (identical pictures) is null, which JSON can say."""
-    rows = []
-    for row in evaluation.rows:
-        plain = asdict(row)
-        values = plain.pop("values")
-        rows.append(plain | {key: value if math.isfinite(value) else None for key, value in values.items()})
+    """Plain data; the measures of a row stand beside its other fields."""
+    rows = [asdict(row) for row in evaluation.rows]
+    for row in rows:
+        row.update(row.pop("values"))
     return to_plain(
         {
             "reference": evaluation.reference,

@@ -15,7 +15,16 @@ from typing import Any, Self, TextIO
 
 from vovcodec.cli.arguments import ProgressStyle, Running
 
-__all__ = ["BarProgress", "JsonProgress", "PlainProgress", "QuietProgress", "Stage", "format_figures", "open_progress"]
+__all__ = [
+    "BarProgress",
+    "JsonProgress",
+    "PlainProgress",
+    "QuietProgress",
+    "Stage",
+    "format_figures",
+    "open_progress",
+    "tell",
+]
 
 
 def open_progress(running: Running, stream: TextIO | None = None, *, source: str | None = None) -> PlainProgress:
@@ -34,6 +43,21 @@ def open_progress(running: Running, stream: TextIO | None = None, *, source: str
         progress = PlainProgress(stream, interval_s=1.0 if running.verbose else 5.0)
     progress.source = source
     return progress
+
+
+def tell(event: str, message: str, as_json: bool, source: str | None = None, speaker: str = "vov") -> None:
+    """One line on standard error from outside a job: an `error` or a `note`. source: one of several inputs."""
+    if as_json:
+        line = _event_line(event, source, message=message)
+    else:
+        named = "" if source is None or source in message else f"{source}: "
+        line = f"{speaker}: {named}{message}" if event == "error" else f"{named}{message}"
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _event_line(event: str, source: str | None, **content: Any) -> str:
+    return json.dumps({"event": event} | ({} if source is None else {"file": source}) | content)
 
 
 class Stage:
@@ -186,8 +210,7 @@ class JsonProgress(PlainProgress):
         )
 
     def _event(self, event: str, **content: Any) -> None:
-        named = {} if self.source is None else {"file": self.source}
-        self._print(json.dumps({"event": event, **named, **content}))
+        self._print(_event_line(event, self.source, **content))
 
 
 class BarProgress(PlainProgress):

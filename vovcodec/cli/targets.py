@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vovcodec.errors import MediaError, OutputExistsError, UsageError
 
-__all__ = ["ask", "ask_to_go_on", "check_source", "check_target", "existing_outputs", "is_pipe"]
+__all__ = ["ask", "ask_to_go_on", "check_source", "check_target", "existing_outputs", "is_pipe", "names_sequence"]
 
 
 def is_pipe(name: str | Path) -> bool:
@@ -39,9 +39,18 @@ def check_source(source: str) -> Path | str:
             raise MediaError("-: standard input is closed")
         return "-"
     path = Path(source)
-    if "%" not in path.name and not path.exists():
+    if not path.exists() and not names_sequence(source):
         raise MediaError(f"{source}: no such file")
     return path
+
+
+def names_sequence(source: str) -> bool:
+    """Whether an input is a printf-style pattern (`%05d.png`), and no file of that name."""
+    if "%" not in Path(source).name:  # the media package takes a while to load
+        return False
+    from vovcodec.media.sequence import is_sequence
+
+    return is_sequence(source)
 
 
 def check_target(target: str, source: str | Path, overwrite: bool, never: bool) -> tuple[Path | str, bool]:
@@ -70,7 +79,7 @@ def check_target(target: str, source: str | Path, overwrite: bool, never: bool) 
         return path, overwrite
     if not never and ask(f"{found[0]} exists. Overwrite?"):
         return path, True
-    raise OutputExistsError(f"{found[0]} exists; -y overwrites it")
+    raise OutputExistsError(f"{found[0]} exists" + ("" if never else "; -y overwrites it"))
 
 
 def existing_outputs(path: Path) -> list[Path]:

@@ -29,7 +29,7 @@ from vovcodec.codec.regenerate import load_matching_backbone
 from vovcodec.codec.reports import DecodeReport
 from vovcodec.codec.sound import track_of
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
-from vovcodec.errors import FormatError, UsageError, name_input
+from vovcodec.errors import FormatError, MediaError, UsageError, name_input
 from vovcodec.media import cut_track, open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
@@ -248,7 +248,8 @@ def _frame_range(header: StreamHeader, options: DecodeOptions) -> tuple[int, int
     first = round((options.start_s or 0) * rate)
     last = header.n_frames if options.duration_s is None else first + max(1, round(options.duration_s * rate))
     if first >= header.n_frames:
-        raise UsageError(f"the clip ends at {float(header.n_frames / rate):.2f} s, before --ss {options.start_s:g}")
+        last_s = float((header.n_frames - 1) / rate)
+        raise MediaError(f"there is no frame at {options.start_s:g} s: the last one is at {last_s:.4g} s")
     return first, min(last, header.n_frames)
 
 

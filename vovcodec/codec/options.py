@@ -31,6 +31,7 @@ Approve = Callable[[str], bool]
 _SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
 _RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
 _MOST_GUIDANCE = 100
+_MOST_SIDE_PX = 16_384
 _OPUS_BIT_RATES = (6_000, 510_000)
 
 
@@ -62,6 +63,8 @@ def check_realism(realism: float) -> None:
 def _check_size(size: object) -> None:
     if isinstance(size, tuple) and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise UsageError(f"size must be two positive whole numbers, not {size}")
+    if isinstance(size, tuple) and max(size) > _MOST_SIDE_PX:
+        raise UsageError(f"size must be at most {_MOST_SIDE_PX} a side, not {size[0]}x{size[1]}")
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class DecodeLimits:
         whole decode, as estimated.
     """
 
-    side: int = 16_384
+    side: int = _MOST_SIDE_PX
     frames: int = 10_000_000
     segments: int = 32_768
     caption: int = 8192
@@ -192,7 +195,7 @@ class DecodeOptions:
     verify: compare with the file's check section. force: decode although the base model differs.
     model: folder of the base model; None = where models usually are.
     device: `auto`, `cpu`, `cuda`, `cuda:0,1`; several decode different segments at a time.
-    container: output format when the name does not tell (a pipe); None = from the name, `y4m` on a pipe.
+    container: output format, whatever the name's ending; None = from the name, `y4m` on a pipe.
     strict: refuse a damaged file; otherwise what is left of it is decoded, and lost frames show the last good one.
     guidance: by how much to exaggerate the caption, for edited ones; 1 = the picture that the file holds.
     realism: 0 = the picture closest to the original, 1 = one with the detail that the model invents (see

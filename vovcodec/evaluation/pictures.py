@@ -97,10 +97,10 @@ def resized(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _size_bytes(source: Path | str) -> int | None:
-    from vovcodec.media.sequence import is_pattern, numbered_files
+    from vovcodec.media.sequence import is_sequence, numbered_files
 
     if str(source) == "-":
         return None
-    if is_pattern(str(source)):
+    if is_sequence(str(source)):
         return sum(path.stat().st_size for path in numbered_files(str(source)).values())
     return Path(source).stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +14,7 @@ from vovcodec.errors import MediaError, UsageError
 from vovcodec.media.faults import explained
 from vovcodec.media.info import MediaInfo
 
-__all__ = ["SequenceSource", "is_pattern", "numbered_files", "numbered_name"]
+__all__ = ["SequenceSource", "is_pattern", "is_sequence", "numbered_files", "numbered_name"]
 
 # %d, %5d or %05d in the last part of the path, once.
 _NUMBER = re.compile(r"%0?(\d*)d")
@@ -22,6 +23,11 @@ _NUMBER = re.compile(r"%0?(\d*)d")
 def is_pattern(path: str) -> bool:
     """Whether the file name of a path holds a printf number."""
     return len(_NUMBER.findall(Path(path).name)) == 1
+
+
+def is_sequence(source: str) -> bool:
+    """Whether a name to read from is a pattern; a file that has this very name is that file."""
+    return is_pattern(source) and not os.path.lexists(source)
 
 
 def numbered_name(pattern: str, number: int) -> str:
@@ -63,7 +69,9 @@ class SequenceSource:
         self.notices: list[str] = []
         n_missing = numbers[-1] - numbers[0] + 1 - len(numbers)
         if n_missing:
-            self.notices.append(f"{n_missing} numbers between {numbers[0]} and {numbers[-1]} have no file")
+            gap = next(number for number in range(numbers[0], numbers[-1]) if number not in files)
+            what = f"{n_missing} have no file, {gap} is the first" if n_missing > 1 else f"{gap} has no file"
+            self.notices.append(f"of the numbers {numbers[0]} to {numbers[-1]}, {what}")
         first = self._image(self._files[0])
         self.notices += first.notices
         self.info = MediaInfo(

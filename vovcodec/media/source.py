@@ -75,7 +75,7 @@ def open_source(
         return _open_stream(sys.stdin.buffer, "standard input", sound)
     from vovcodec.media import sequence
 
-    if sequence.is_pattern(path) and not os.path.lexists(path):
+    if sequence.is_sequence(path):
         return sequence.SequenceSource(path, sequence_rate)
     return _open_path(Path(path), sound)
 
