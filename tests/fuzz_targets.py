@@ -58,6 +58,7 @@ def read_file(data: bytes) -> str:
         with contextlib.suppress(FormatError):
             damaged = parse(data, tolerant=True, limits=LIMITS)
             json.dumps(describe(damaged))
+            summary(damaged)
             decode_payloads(damaged)
         return outcome(error)
     assert parse(serialize(stream), limits=LIMITS) == stream, "it reads back differently"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
+import container_samples as samples
 import pytest
+from tiny_schema import faults
 
 from vovcodec import __version__
 from vovcodec.cli.app import run
 from vovcodec.cli.report import format_mapping, format_table
-from vovcodec.container import VERSION
+from vovcodec.container import VERSION, parse, serialize
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.vov"))
 
@@ -73,6 +77,46 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert GOLDEN[0].name in out
     assert err.startswith(f"vov: {bad}: ") and err.count("\n") == 1
+
+
+def test_info_shows_what_is_left_of_a_damaged_file(tmp_path, capsys):
+    whole = serialize(samples.three_segments())
+    second = parse(whole).layout[3]
+    for name, data in (
+        ("flip", whole[: second.offset + 9] + b"!" + whole[second.offset + 10 :]),
+        ("cut", whole[: second.offset + 9]),
+        ("longer", whole + b"junk"),
+        ("lost", serialize(samples.steering_only())[:-9]),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert run(["info", str(tmp_path / name)]) == 4
+        out, err = capsys.readouterr()
+        assert re.search(r"\ndamage in (file|segment \d): ", out) and "bits per pixel" in out
+        assert re.match(rf"vov: {tmp_path / name}: damaged; \d of \d segments can be read: ", err)
+        assert err.count("\n") == 1
+        assert run(["info", "--json", str(tmp_path / name)]) == 4
+        found = json.loads(capsys.readouterr().out)
+        assert found["content"]["damage"] and not faults(found, "info")
+        assert run(["info", str(tmp_path / name), str(GOLDEN[0])]) == 4
+        assert name in capsys.readouterr().out
+        assert run(["info", "--check", str(tmp_path / name)]) == 4
+        assert "segments can be read" in capsys.readouterr().err
+    (tmp_path / "header").write_bytes(whole[:7] + b"!" + whole[8:])
+    assert run(["info", str(tmp_path / "header")]) == 4
+    out, err = capsys.readouterr()
+    assert not out and err.count("\n") == 1
+
+
+def test_info_refuses_what_only_strict_reading_finds(tmp_path, capsys, monkeypatch):
+    stream = samples.three_segments()
+    longer = dataclasses.replace(stream, header=dataclasses.replace(stream.header, n_frames=200))
+    monkeypatch.setattr("vovcodec.container.writer._check_segments", lambda stream: None)
+    data = serialize(longer)
+    (tmp_path / "short.vov").write_bytes(data)
+    assert not parse(data, tolerant=True).damage
+    for more in ([], ["--check"]):
+        assert run(["info", *more, str(tmp_path / "short.vov")]) == 4
+        assert "n_frames" in capsys.readouterr().err
 
 
 def test_info_of_something_else(tmp_path, capsys):

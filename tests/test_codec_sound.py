@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from fractions import Fraction
 
 import pytest
 from event_clips import flash_and_click, write_event_clip
 
 from vovcodec.codec.decode import decode
+from vovcodec.codec.edit import edit
 from vovcodec.codec.encode import encode
 from vovcodec.codec.inspect import inspect
-from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
+from vovcodec.codec.options import DecodeOptions, EditOptions, EncodeOptions, ScaleOptions
 from vovcodec.codec.scale import scale
-from vovcodec.container import RawSection, audio_of, read_vov, write_vov
+from vovcodec.container import AudioTrack, RawSection, audio_of, audio_section, read_vov, write_vov
 from vovcodec.errors import FormatError, UsageError
 from vovcodec.progress import SilentListener
 
@@ -72,11 +75,13 @@ def test_sound_counts_in_a_given_size(source, tmp_path, tiny_preset):
     assert 300 < report.sections["audio"] < 1200 and 0.97 * 1500 <= report.size_bytes <= 1500
     report, lines = coded(source, tmp_path, tiny_preset, target_bitrate=12000, audio="6000")
     assert report.size_bytes <= 1500
-    with pytest.raises(UsageError, match=r"the sound takes \d+ of them.*at least (\d+); raise.*--audio none") as caught:
+    with pytest.raises(UsageError, match=r"the sound takes \d+, .*at least (\d+); raise.*--audio none") as caught:
         coded(source, tmp_path, tiny_preset, target_bytes=500, audio="16000")
     least = int(str(caught.value).split("at least ")[1].split(";")[0])
     report, lines = coded(source, tmp_path, tiny_preset, target_bytes=least, audio="16000")
     assert report.size_bytes <= least and "lower --audio leaves more" in lines
+    (refused,), (warned,) = (re.findall(r"the sound takes (\d+)", text) for text in (str(caught.value), lines))
+    assert refused == warned and 0 < int(warned) - report.sections["audio"] < 10
 
 
 def test_copied_sound_comes_out_as_it_went_in(source, tmp_path, tiny_preset):
@@ -89,6 +94,56 @@ def test_copied_sound_comes_out_as_it_went_in(source, tmp_path, tiny_preset):
     decode(tmp_path / "out.vov", tmp_path / "out.mkv", DecodeOptions())
     flash_s, click_s = flash_and_click(tmp_path / "out.mkv")
     assert abs(click_s - flash_s) <= 0.003
+    with pytest.raises(UsageError, match=r"raise the target, code it anew \(--audio 6k\), or give --audio none"):
+        coded(source, tmp_path, tiny_preset, audio="copy", target_bytes=500)
+    size_bytes = report.sections["audio"] + 500  # more than half of it is sound
+    assert (
+        "; --audio 6k to 16k leaves" in coded(source, tmp_path, tiny_preset, audio="copy", target_bytes=size_bytes)[1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("frame_times", "options", "told"),
+    [
+        ([*range(24), 49], {}, "the sound ends with the picture: 1.00 of 2.00 s"),
+        ([*range(24), 49], {"duration_s": 0.8}, None),
+        ([*range(24), 49], {"audio": "none"}, None),
+        (None, {}, None),
+    ],
+)
+def test_sound_that_outlasts_the_picture_is_told(tmp_path, tiny_preset, frame_times, options, told):
+    """All frames of a file that says its rate is constant are kept: the picture is shorter then."""
+    clip = write_event_clip(tmp_path / "in.mkv", pts=frame_times)
+    _, lines = coded(clip, tmp_path, tiny_preset, **options)
+    assert (told in lines) if told else "the sound ends" not in lines
+
+
+def test_edits_of_time_say_what_becomes_of_the_sound(source, tmp_path, tiny_preset):
+    coded(source, tmp_path, tiny_preset)
+    track = audio_of(read_vov(tmp_path / "out.vov"))
+
+    def edited(name: str, **options) -> tuple[AudioTrack, str]:
+        listener = Lines()
+        edit(tmp_path / "out.vov", tmp_path / name, EditOptions(overwrite=True, **options), listener)
+        return audio_of(read_vov(tmp_path / name)), " ".join(listener.lines)
+
+    fast, told = edited("fast.vov", frame_rate=Fraction(50))
+    assert fast == track and "the sound keeps its time: 1.00 s of it for 0.50 s of picture" in told
+    listener = Lines()
+    decode(tmp_path / "fast.vov", tmp_path / "fast.mkv", DecodeOptions(), listener)
+    assert "the sound ends with the picture: 0.50 of 1.00 s" in listener.lines
+    slow, told = edited("slow.vov", frame_rate=Fraction(5))
+    assert slow == track and "1.00 s of it for 5.00 s" in told
+    short, told = edited("short.vov", n_frames=12)
+    assert short.end == 0.48 * 48000 and len(short.packets) == 9 and short.packets == track.packets[:9]
+    assert "the sound" not in told
+    assert edited("long.vov", n_frames=30)[0] == track
+    later = dataclasses.replace(track, start=40_000, pre_skip=0)
+    stream = read_vov(tmp_path / "out.vov")
+    write_vov(
+        tmp_path / "out.vov", dataclasses.replace(stream, extras=(audio_section(later),), layout=()), overwrite=True
+    )
+    assert edited("none.vov", n_frames=12)[0] is None
 
 
 def test_scaling_keeps_the_sound(source, tmp_path, tiny_preset):

@@ -15,11 +15,13 @@ from vovcodec.container import Limits, Segment, VovFile, parse, serialize
 from vovcodec.container import layout as lay
 from vovcodec.container.bits import BitWriter, leb128
 from vovcodec.container.errors import (
+    BadAudio,
     BadIndex,
     ChecksumMismatch,
     FormatError,
     LimitExceeded,
     MissingSegment,
+    TrailingData,
     TruncatedFile,
 )
 from vovcodec.container.framing import checksum
@@ -161,9 +163,8 @@ def test_whole_segments_of_a_cut_file_are_kept() -> None:
         parse(cut)
     read = parse(cut, tolerant=True)
     assert read.segments == content.segments[:2]
-    kinds = {number: type(error) for number, error in read.damage}
-    assert kinds[None] is BadIndex
-    assert kinds[2] is TruncatedFile
+    kinds = [(number, type(error)) for number, error in read.damage]
+    assert kinds == [(None, BadIndex), (2, TruncatedFile), (None, BadAudio)]
     between = parse(data[: last.offset], tolerant=True)
     assert between.segments == content.segments[:2]
     assert (2, MissingSegment) in [(number, type(error)) for number, error in between.damage]
@@ -190,6 +191,63 @@ def test_a_damaged_shared_caption_is_reported() -> None:
     assert read.caption is None
     assert read.segments == content.segments
     assert [(number, type(error)) for number, error in read.damage] == [(None, ChecksumMismatch)]
+
+
+@pytest.mark.parametrize("added", [b"hello world junk", b"\n", b"h" + bytes(9), b"more" * 40, bytes(5), b"\xc5\x01x"])
+@pytest.mark.parametrize("make", [samples.steering_only, samples.three_segments])
+def test_bytes_added_to_a_whole_file_cost_nothing(make, added: bytes) -> None:
+    content = make()
+    data = serialize(content)
+    with pytest.raises(FormatError):
+        parse(data + added)
+    read = parse(data + added, tolerant=True)
+    assert read == content
+    assert {number for number, _ in read.damage} == {None}
+    if len(content.segments) == 1 and added.startswith((b"hello", b"\n", b"\0")):
+        assert isinstance(read.damage[0][1], TrailingData)
+        assert "cut short" not in str(read.damage[0][1])
+
+
+def test_what_a_segment_cannot_do_without_is_no_added_bytes() -> None:
+    data = serialize(samples.merged())
+    for name in ("vector", "generation"):
+        section = next(each for each in parse(data).layout if each.name == name)
+        for damaged in (data[: section.offset + 5], data[: section.offset + 3] + b"!" + data[section.offset + 4 : -5]):
+            read = parse(damaged, tolerant=True)
+            assert 0 not in [segment.index for segment in read.segments]
+            assert 0 in [number for number, _ in read.damage]
+
+
+def test_sound_that_damage_took_is_told_once() -> None:
+    for make, has_audio, n_told in ((samples.three_segments, True, 1), (samples.merged, False, 0)):
+        data = serialize(make())
+        last = [s for s in parse(data).layout if s.name == "segment"][-1]
+        cuts = [data[: last.offset + 3], data[: last.offset + last.size_bytes], data[: last.offset]]
+        for audio in (s for s in parse(data).layout if s.name == "audio"):
+            at = audio.offset + 9
+            cuts += [data[:at], data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]
+        for cut in cuts:
+            read = parse(cut, tolerant=True)
+            assert read.header.has_audio is has_audio
+            assert [str(error) for _, error in read.damage].count("the sound is lost") == n_told
+
+
+def test_a_file_that_kept_no_sound_has_lost_none() -> None:
+    content = dataclasses.replace(samples.three_segments(), extras=())
+    data = serialize(content)
+    middle = parse(data).layout[2].offset + 20
+    one = samples.steering_only()
+    one = serialize(dataclasses.replace(one, header=dataclasses.replace(one.header, has_audio=True)))
+    for damaged in (
+        data[:middle] + b"!" + data[middle + 1 :],
+        data[:-1] + b"!",
+        data + b"junk",
+        one + b"h",
+        one + b"\0",
+    ):
+        read = parse(damaged, tolerant=True)
+        assert read.damage
+        assert "the sound is lost" not in [str(error) for _, error in read.damage]
 
 
 def peak_bytes(data: bytes, limits: Limits | None = None) -> tuple[int, FormatError | None]:

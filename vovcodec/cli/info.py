@@ -12,6 +12,7 @@ from vovcodec.cli import arguments as arg
 from vovcodec.cli.batch import run_each
 from vovcodec.cli.report import format_report, format_table, to_plain
 from vovcodec.cli.targets import check_source
+from vovcodec.errors import FormatError
 
 __all__ = ["command"]
 
@@ -23,13 +24,21 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Everything as JSON: one object, or a list for several files.")
 @click.pass_context
 def command(context: click.Context, sources: tuple[str, ...], check: bool, limits: Any, as_json: bool) -> None:
-    """Show what is in .vov files; several make a table. IN.vov is a file, or - for a pipe."""
+    """Show what is in .vov files; several make a table. IN.vov is a file, or - for a pipe.
+
+    Of a damaged file it shows what can be read, with exit code 4.
+    """
     from vovcodec.codec.inspect import inspect
 
     found: list[dict[str, Any]] = []
 
     def look(source: str, _: None) -> None:
         found.append(inspect(check_source(source), verify=check, limits=limits))
+        content = found[-1]["content"]
+        if content["damage"]:
+            n_whole, n_segments = len(content["segments"]), content["header"]["n_segments"]
+            fault = content["damage"][0]["message"]
+            raise FormatError(f"{source}: damaged; {n_whole} of {n_segments} segments can be read: {fault}")
 
     code = run_each([(source, None) for source in sources], look)
     if as_json:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from vovcodec.codec.plans import coded_atoms
+from vovcodec.codec.sound import sound_bytes
 from vovcodec.container import (
     CodedAtoms,
     CodedIndices,
@@ -64,9 +65,11 @@ def blank_check() -> SegmentCheck:
     return SegmentCheck(psnr_q=400, thumbnail_width=4, thumbnail_height=2, thumbnail=bytes(4))
 
 
-def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_blanks: int) -> float:
+def payload_budget(
+    stream_with: Callable[[int], VovFile], file_bytes: int, n_blanks: int, less_sound: str = ""
+) -> float:
     """Bytes that a file of `file_bytes` leaves for the contents of the `n_blanks` blanks in `stream_with(size_bytes)`,
-    the stream with blanks of that size.
+    the stream with blanks of that size. less_sound: what the user can do to have fewer bytes of it, for the message.
 
     Raises UsageError when that is too little to show anything.
     """
@@ -84,11 +87,11 @@ def payload_budget(stream_with: Callable[[int], VovFile], file_bytes: int, n_bla
         fixed = len(serialize(stream_with(blank_bytes))) - blank_bytes * n_blanks
     least = fixed + _LEAST_BYTES * n_blanks
     if file_bytes < least:
-        sound_bytes = sum(len(section.payload) for section in stream.extras)
-        if sound_bytes:
+        sound = sound_bytes(stream.extras)
+        if sound:
             raise UsageError(
-                f"{file_bytes} bytes are too few: the sound takes {sound_bytes} of them, with the picture it needs at "
-                f"least {least}; raise the target, lower --audio (6k is the lowest rate), or give --audio none"
+                f"{file_bytes} bytes are too few: the sound takes {sound}, with the picture it needs at least {least}; "
+                f"raise the target{less_sound}"
             )
         raise UsageError(
             f"{file_bytes} bytes are too few: {len(stream.segments)} segment(s) with header, caption and check need at "

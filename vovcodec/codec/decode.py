@@ -30,7 +30,7 @@ from vovcodec.codec.reports import DecodeReport
 from vovcodec.codec.sound import track_of
 from vovcodec.container import Segment, StreamHeader, VovFile, read_vov
 from vovcodec.errors import FormatError, MediaError, UsageError, name_input
-from vovcodec.media import cut_track, open_writer, resize_frames
+from vovcodec.media import cut_notice, cut_track, open_writer, resize_frames
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["decode", "decode_stream"]
@@ -103,6 +103,10 @@ def decode_stream(
             which = "some segments" if any(n_more) else "the file"
             listener.note(f"realism changes nothing in {which}: nothing is left there for the sampler to go on from")
     track, rate = track_of(stream, listener), frame_rate_of(header)
+    if track and rate and last == header.n_frames:
+        notice = cut_notice(last / rate, Fraction(track.end, track.sample_rate))
+        if notice:
+            listener.note(notice)
     devices = [pick_device(name) for name in listed_devices(options.device)][: len(segments)]
     require_affordable(
         decode_cost(header, segments, steps=options.steps, guided=guided, realism=options.realism),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 from vovcodec.codec import rewrite
@@ -17,8 +18,10 @@ from vovcodec.codec.options import DecodeOptions, EditOptions
 from vovcodec.codec.output import require_writable
 from vovcodec.codec.reports import DecodeReport, EditReport
 from vovcodec.codec.writing import write_checked
-from vovcodec.container import VovFile, parse, read_vov, serialize
-from vovcodec.errors import UsageError
+from vovcodec.container import VovFile, audio_of, audio_section, parse, read_vov, serialize
+from vovcodec.container.layout import AUDIO
+from vovcodec.errors import FormatError, UsageError
+from vovcodec.media import cut_track
 from vovcodec.progress import ProgressListener, SilentListener
 
 __all__ = ["edit", "edited", "makes_vov"]
@@ -111,6 +114,7 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
         history.append({"edit": "size", "to": list(options.size)})
     if options.n_frames is not None or options.frame_rate is not None:
         stream = rewrite.retimed(stream, options.n_frames, options.frame_rate)
+        stream = _fit_sound(before, stream, options, listener.note)
         if options.n_frames is not None:
             history.append({"edit": "frames", "to": options.n_frames})
         if options.frame_rate is not None:
@@ -123,6 +127,28 @@ def edited(stream: VovFile, options: EditOptions, listener: ProgressListener) ->
     kept = keep_steering(before, stream, is_new_content=is_new_content, share=options.keep_structure)
     _tell(kept, options, listener.note)
     return replace(rewrite.remembered(kept.stream, history), layout=(), version=None)
+
+
+def _fit_sound(before: VovFile, stream: VovFile, options: EditOptions, note: Callable[[str], None]) -> VovFile:
+    """With fewer frames, without the sound that no decoder would play any more. Another rate changes no sound."""
+    try:
+        track = audio_of(stream)
+    except FormatError:  # a decoder goes without it
+        return stream
+    if track is None:
+        return stream
+    was, now = before.header, stream.header
+    rate, sound_s = Fraction(now.frame_rate_num, now.frame_rate_den), Fraction(track.end, track.sample_rate)
+    if options.n_frames is not None and options.n_frames / rate < sound_s:
+        track = cut_track(track, Fraction(0), options.n_frames / rate)
+        sections = {AUDIO: () if track is None else (audio_section(track),)}
+        extras = [kept for each in stream.extras for kept in sections.get(each.type, (each,))]
+        stream = replace(stream, extras=tuple(extras))
+        sound_s = Fraction(track.end, track.sample_rate) if track else Fraction(0)
+    if track is not None and rate != Fraction(was.frame_rate_num, was.frame_rate_den):
+        picture_s = float(now.n_frames / rate)
+        note(f"the sound keeps its time: {float(sound_s):.2f} s of it for {picture_s:.2f} s of picture")
+    return stream
 
 
 def _no_frames():

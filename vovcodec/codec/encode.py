@@ -40,7 +40,7 @@ from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.pool import DevicePool
 from vovcodec.codec.reports import EncodeReport
 from vovcodec.codec.segment_worker import SegmentTask, make_segment_encoder, segment_encoder
-from vovcodec.codec.sound import kept_sound, sound_bytes, sound_wish
+from vovcodec.codec.sound import kept_sound, less_sound, sound_bytes, sound_wish
 from vovcodec.codec.spans import planned_segments
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.codec.writing import write_checked
@@ -357,4 +357,4 @@ class _Job:
             return VovFile(self.header, blanks, self.caption or None, self.extras)
 
         n_blanks = (bool(self.header.adaptation) + (method != "none")) * len(self.segments)
-        return payload_budget(stream_with, self.file_bytes, n_blanks)
+        return payload_budget(stream_with, self.file_bytes, n_blanks, less_sound(self.options))

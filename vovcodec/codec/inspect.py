@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from vovcodec.codec.limits import decode_cost, require_within
 from vovcodec.codec.options import DecodeLimits
 from vovcodec.codec.sound import audio_summary
-from vovcodec.container import Segment, VovFile, audio_of, describe, describe_lines, read_vov
-from vovcodec.errors import FormatError
+from vovcodec.container import Segment, VovFile, audio_of, describe, describe_lines, parse, read_bytes
+from vovcodec.errors import FormatError, name_input
 
 if TYPE_CHECKING:
     from vovcodec.backbone.geometry import LatentGeometry
@@ -25,18 +26,32 @@ def inspect(source: str | Path, *, verify: bool = False, limits: DecodeLimits | 
 
     source: a path or `-`. verify: also decode all that is coded (see `check`); every CRC is always verified.
     limits: what the file may have.
+    Of a damaged file what can be read is told, and `content.damage` is not empty; with `verify` it is refused.
     Returns `file`, `summary` (see there), `decoding` (what it would take), `content` (field by field), `lines` (the
     same for people) and, with `verify`, `check`.
-    Raises FormatError for a damaged file or one above the limits, MediaError where it cannot be read.
+    Raises FormatError where the header cannot be read and for a file above the limits, MediaError where there is none.
     """
-    opened = sys.stdin.buffer if str(source) == "-" else source
-    # A check goes on after the first fault, to tell how much of the file is lost.
-    stream = read_vov(opened, tolerant=verify)
+    stream = _read(source)
     require_within(stream, limits or DecodeLimits())
     checked = {"check": check(stream)} if verify else {}
     content = describe(stream)
     found = {"file": str(source), "summary": summary(stream), "decoding": decoding(stream)}
     return {**found, "content": content, "lines": describe_lines(content), **checked}
+
+
+def _read(source: str | Path) -> VovFile:
+    """All that can be read of a file. Tolerant reading has no eye for every fault: what strict reading finds counts."""
+    data = read_bytes(sys.stdin.buffer if str(source) == "-" else source)
+    try:
+        try:
+            return parse(data)
+        except FormatError as fault:
+            stream = parse(data, tolerant=True)
+            return stream if stream.damage else replace(stream, damage=((None, fault),))
+    except FormatError as error:
+        if str(source) != "-":
+            name_input(error, source)
+        raise
 
 
 def summary(stream: VovFile) -> dict[str, Any]:

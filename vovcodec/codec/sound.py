@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from vovcodec.codec.options import EncodeOptions
     from vovcodec.progress import ProgressListener
 
-__all__ = ["audio_summary", "kept_sound", "sound_bytes", "sound_wish", "track_of"]
+__all__ = ["audio_summary", "kept_sound", "less_sound", "sound_bytes", "sound_wish", "track_of"]
 
 DEFAULT_BIT_RATE = 16_000
 _MOST_OF_BUDGET = 1 / 3
@@ -47,8 +47,15 @@ def kept_sound(
         listener.note(f"the sound would take {size_bytes} of {file_bytes} bytes and is left out; {keeping} keeps it")
         return (), file_bytes
     if size_bytes > _MUCH_OF_BUDGET * file_bytes:
-        listener.warn(f"the sound takes {size_bytes} of {file_bytes} bytes; a lower --audio leaves more to the picture")
+        lower = "--audio 6k to 16k leaves" if options.audio == "copy" else "a lower --audio leaves"
+        listener.warn(f"the sound takes {size_bytes} of {file_bytes} bytes; {lower} more to the picture")
     return (section,), file_bytes
+
+
+def less_sound(options: EncodeOptions) -> str:
+    """What to do for fewer bytes of sound, as the end of a sentence."""
+    lower = "code it anew (--audio 6k)" if options.audio == "copy" else "lower --audio (6k is the lowest rate)"
+    return f", {lower}, or give --audio none"
 
 
 def sound_bytes(extras: Iterable[RawSection]) -> int:

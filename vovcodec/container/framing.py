@@ -10,6 +10,7 @@ from vovcodec.container import layout as lay
 from vovcodec.container.errors import (
     FETCH_AGAIN,
     ChecksumMismatch,
+    FormatError,
     LimitExceeded,
     NonCanonical,
     NotAVovFile,
@@ -130,19 +131,22 @@ def _what_it_looks_like(start: bytes) -> str:
 def frame_span(data: memoryview, start: int, limits: Limits) -> tuple[int, int, int]:
     """(type, payload's offset, payload's length) at `start`, from type and length alone; the CRC is not looked at.
 
-    Raises `TruncatedFile`, `TrailingData` (a zero byte is no section), `NonCanonical` or `LimitExceeded`.
+    Raises `TruncatedFile`, `TrailingData` (see `_cut_short`; a zero byte is no section), `NonCanonical` or
+    `LimitExceeded`.
     """
     n_left = len(data) - start
     if n_left > 0 and data[start] == 0:
         raise TrailingData(f"a zero byte at offset {start} where a section should start; {FETCH_AGAIN}")
     if n_left < 1 or n_left < lay.framing_size_min(data[start]):
-        raise TruncatedFile(
-            f"the file ends at offset {len(data)}, inside a section or before one that is due; it was cut short"
+        raise _cut_short(
+            data,
+            start,
+            f"the file ends at offset {len(data)}, inside a section or before one that is due; it was cut short",
         )
     name, length, offset = f"section at offset {start}", 0, start + 1
     for i in range(_LENGTH_BYTES_MAX):
         if offset >= len(data):
-            raise TruncatedFile(f"{name}: the file ends inside its length; it was cut short or is damaged")
+            raise _cut_short(data, start, f"{name}: the file ends inside its length; it was cut short or is damaged")
         byte = data[offset]
         offset += 1
         length |= (byte & 0x7F) << (7 * i)
@@ -155,15 +159,27 @@ def frame_span(data: memoryview, start: int, limits: Limits) -> tuple[int, int, 
     n_left = len(data) - offset
     crc_size = lay.crc_size(data[start])
     if length + crc_size > n_left:
-        raise TruncatedFile(
+        raise _cut_short(
+            data,
+            start,
             f"{name} ({lay.section_name(data[start])}): {length + crc_size - n_left} of its "
-            f"{offset - start + length + crc_size} bytes are missing; the file was cut short or is damaged"
+            f"{offset - start + length + crc_size} bytes are missing; the file was cut short or is damaged",
         )
     if length > limits.max_section_bytes:
         raise LimitExceeded(
             f"{name} has {length} bytes, must be 0..{limits.max_section_bytes}; raise Limits to read it"
         )
     return data[start], offset, length
+
+
+def _cut_short(data: memoryview, start: int, message: str) -> FormatError:
+    """The error for a section that is not all there. One of an unknown type hardly is one: files get bytes added."""
+    if start < len(data) and data[start] not in lay.SECTION_NAMES:
+        return TrailingData(
+            f"the {len(data) - start} bytes from offset {start} on are no section: they were added, or the file is "
+            "damaged; copy it again from its source"
+        )
+    return TruncatedFile(message)
 
 
 def read_frame(data: memoryview, start: int, limits: Limits, crc_from: int | None = None) -> Frame:

@@ -11,6 +11,7 @@ from vovcodec.container import layout as lay
 from vovcodec.container.compressed import unpack_history
 from vovcodec.container.errors import (
     FETCH_AGAIN,
+    BadAudio,
     BadIndex,
     FieldOutOfRange,
     FormatError,
@@ -69,6 +70,7 @@ class _Reading:
         self.caption: str | None = None
         self.history: tuple[dict, ...] | None = None
         self.extras: list[RawSection] = []
+        self.tail_is_whole = False
         frame = read_frame(data, lay.PREFIX_SIZE, limits, crc_from=0)
         if frame.type != lay.HEADER:
             raise SectionOrder(f"the first section is {lay.section_name(frame.type)}, must be header; {FETCH_AGAIN}")
@@ -128,12 +130,20 @@ class _Reading:
         return offset
 
     def read_group(
-        self, offset: int, number: int | None, frame_count: int | None = None, stop: int | None = None
-    ) -> tuple[Segment, int]:
+        self,
+        offset: int,
+        number: int | None,
+        frame_count: int | None = None,
+        stop: int | None = None,
+        *,
+        is_walking: bool = False,
+    ) -> tuple[Segment, int | None]:
         """A SEGMENT section and the sections that belong to it; returns the segment and where they end.
 
         `number` and `frame_count` (frames before it), where known, must be the segment's own. With `stop` nothing from
-        there on is looked at: an index whose entries overlap must not make reading quadratic.
+        there on is looked at: an index whose entries overlap must not make reading quadratic. `is_walking`: where the
+        group ends is not known from elsewhere, so bytes that are no whole section, and do not begin like one that the
+        picture depends on, are damage of the file and not of the segment; None where it is unclear how far they go.
         """
         data = self.data[:stop]
         name = lay.section_name(lay.SEGMENT, number) if number is not None else "segment"
@@ -151,8 +161,15 @@ class _Reading:
             expected = f"{frame_count}, where the segment before it ends"
             raise FieldOutOfRange(name, "first_frame", segment.first_frame, expected)
         owned, end = [], frame.end
-        while end < len(data) and data[end] & lay.OF_SEGMENT:
-            owned.append(read_frame(data, end, self.limits))
+        while end is not None and end < len(data) and data[end] & lay.OF_SEGMENT:
+            try:
+                owned.append(read_frame(data, end, self.limits))
+            except FormatError as error:
+                if not is_walking or data[end] in (lay.VECTOR, lay.GENERATION):
+                    raise
+                self.damage.append((None, error))
+                end = self.skip_group(end)
+                break
             self.budget.charge(_COST_OF_SECTION, name, "another section")
             end = owned[-1].end
         segment, parts_of_owned = self.with_owned(segment, owned, name)
@@ -238,9 +255,18 @@ class _Reading:
         for number in range(self.header.n_segments):
             if number not in found and number not in lost:
                 self.damage.append((number, missing))
+        if self.sound_is_lost():
+            self.damage.append((None, BadAudio("the sound is lost")))
         for _, error in self.damage:
             error.__traceback__ = error.__context__ = None  # frames would keep buffers alive
         return self.result([found[number] for number in sorted(found)])
+
+    def sound_is_lost(self) -> bool:
+        """Whether the source had sound and the file has none where damage may have taken it. Whether any was kept is
+        not known then; bytes that follow the last section take nothing."""
+        if not self.header.has_audio or self.tail_is_whole or any(each.type == lay.AUDIO for each in self.extras):
+            return False
+        return any(number is None and not isinstance(error, TrailingData) for number, error in self.damage)
 
     def find_index(self) -> tuple[SegmentIndex | None, int]:
         """The INDEX section, found from the end of the file; (None, 0) and a note of damage if it is not usable."""
@@ -296,6 +322,7 @@ class _Reading:
             tail_start = index_offset - index.tail_size
             if tail_start < self.header_end or self.read_tail(tail_start) != index_offset:
                 raise BadIndex(f"index: it does not agree with the sections before it; {FETCH_AGAIN}")
+            self.tail_is_whole = True
         except FormatError as error:
             self.damage.append((None, error))
 
@@ -309,7 +336,7 @@ class _Reading:
             offset = self.skip_group(offset)
         while number < n_segments and offset is not None and offset < len(self.data):
             try:
-                segment, end = self.read_group(offset, None)
+                segment, end = self.read_group(offset, None, is_walking=True)
                 if segment.index < number:
                     raise SectionOrder(f"segment {segment.index} comes after segment {number - 1}; {FETCH_AGAIN}")
                 found[segment.index] = segment
@@ -321,6 +348,7 @@ class _Reading:
             return
         try:
             end = self.read_tail(offset)
+            self.tail_is_whole = n_segments == 1 or end < len(self.data)
             if n_segments == 1 and end != len(self.data):
                 raise TrailingData(f"bytes follow the last section at offset {end}; {FETCH_AGAIN}")
         except FormatError as error:

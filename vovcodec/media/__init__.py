@@ -25,6 +25,7 @@ _HOMES = {
     "Segment": "geometry",
     "coded_size": "geometry",
     "contact_sheet": "sheet",
+    "cut_notice": "sound",
     "cut_track": "sound",
     "open_frames": "reader",
     "open_writer": "writer",

@@ -13,7 +13,7 @@ import numpy as np
 from vovcodec.container.audio import AudioTrack
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.media.info import UNEVEN_TIMES, MediaInfo, note_once
-from vovcodec.media.sound import SoundWish
+from vovcodec.media.sound import SoundWish, cut_notice
 from vovcodec.media.source import PictureSource, open_source
 
 __all__ = ["DEFAULT_SEQUENCE_RATE", "FrameReader", "open_frames", "probe"]
@@ -178,7 +178,12 @@ class FrameReader:
         length_s = self._n_delivered / self.info.frame_rate
         # Decoders give sound somewhat after the packet it came in.
         self._source.read_sound_until(self._first_s + length_s + _SOUND_DELAY_S)
-        return sound.finish(length_s)
+        track = sound.finish(length_s)
+        # Whoever asked for a part knows that the sound goes on after it.
+        if track is not None and self._duration_s is None and self._n_delivered != self._n_frames:
+            notice = cut_notice(length_s, sound.end_s - self._first_s)
+            self.notices += [notice] if notice else []
+        return track
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self._frames

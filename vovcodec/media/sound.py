@@ -8,7 +8,7 @@ from itertools import accumulate
 
 from vovcodec.container.audio import AudioTrack
 
-__all__ = ["SoundWish", "cut_track", "packet_times"]
+__all__ = ["SoundWish", "cut_notice", "cut_track", "packet_times"]
 
 # What to do with a clip's sound: None leaves it out, "copy" keeps its packets, a number makes Opus of so many bits/s.
 SoundWish = int | str | None
@@ -16,6 +16,13 @@ SoundWish = int | str | None
 # RFC 7845, 4.6: a decoder that starts in the middle has converged after 80 ms.
 _OPUS_LEAD = 3840
 _PRE_SKIP_MAX = 65535
+
+
+def cut_notice(length_s: Fraction, sound_s: Fraction) -> str | None:
+    """A line about a picture of `length_s` whose sound lasts clearly longer, so that its end is lost; else None."""
+    if sound_s - length_s <= max(Fraction(1, 10), length_s / 20):
+        return None
+    return f"the sound ends with the picture: {float(length_s):.2f} of {float(sound_s):.2f} s"
 
 
 def packet_times(track: AudioTrack) -> list[int]:

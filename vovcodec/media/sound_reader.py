@@ -22,6 +22,8 @@ _LEAD_S = 1  # packets so much before the part that is wanted are kept for the d
 class SoundReader:
     """Keeps the packets of one sound stream (wish "copy"), or makes Opus of so many bits per second of them.
 
+    end_s: where what has come so far ends, from the start of the source.
+
     Give it every packet with `add`, say with `begin` which moment becomes time 0, and end with `finish`. Packets that
     come before `begin` wait, so the memory it takes grows with the result only.
 
@@ -33,7 +35,7 @@ class SoundReader:
         self.stream, self._base_s, self._notices = stream, base_s, notices
         self._waiting: deque[av.Packet] = deque()
         self._begin_s: Fraction | None = None
-        self._latest_s = self._expected_s = Fraction(0)
+        self._latest_s = self._expected_s = self.end_s = Fraction(0)
         self._has_ended = False
         codec = stream.codec_context.codec.canonical_name
         if wish == "copy" and codec not in _COPYABLE:
@@ -55,6 +57,7 @@ class SoundReader:
         self._has_ended = not packet.size
         if packet.pts is not None:
             self._latest_s = packet.pts * packet.time_base - self._base_s
+            self.end_s = max(self.end_s, self._latest_s + (packet.duration or 0) * packet.time_base)
         if self._begin_s is not None:
             self._take(packet)
         elif self._reaches(packet, self._expected_s):
