@@ -19,7 +19,9 @@ class ModelFacts:
     repository: on the Hugging Face hub, in diffusers' layout. pipeline: its class in model_index.json.
     licence: SPDX name. download_bytes: of the files this codec reads. *_params: number of weights; the autoencoder is
     kept in float32, the rest in the chosen precision. n_blocks, width, ffn_width: of the transformer.
-    space_stride: pixels per latent value along each side.
+    time_stride: frames per latent frame after the first, a multiple of 4, as segments in files are 4n + 1 frames long.
+    space_stride: pixels per latent value along each side. patch: latent values per token along each side; a token is
+    one latent frame long.
     n_experts: transformers that share the time axis (Wan2.2 A14B has one for high and one for low noise).
     max_frames: longest clip it was trained on.
     """
@@ -35,16 +37,32 @@ class ModelFacts:
     n_blocks: int
     width: int
     ffn_width: int
-    space_stride: int = 8
-    latent_channels: int = 16
-    n_experts: int = 1
-    max_frames: int = 81
+    time_stride: int
+    space_stride: int
+    patch: int
+    latent_channels: int
+    max_frames: int
     shift_480p: float = 3.0
     shift_720p: float = 5.0
+    n_experts: int = 1
+
+    def n_tokens(self, n_frames: int, width: int, height: int) -> int:
+        """Tokens of a segment of a size in px: what does not fill a latent frame or a patch takes one more."""
+        side = self.patch * self.space_stride
+        return (1 + -(-(n_frames - 1) // self.time_stride)) * -(-width // side) * -(-height // side)
 
 
 _UMT5_PARAMS = 5_680_910_336
-_WAN = {"pipeline": "WanPipeline", "licence": "Apache-2.0", "text_encoder_params": _UMT5_PARAMS}
+_WAN = {
+    "pipeline": "WanPipeline",
+    "licence": "Apache-2.0",
+    "text_encoder_params": _UMT5_PARAMS,
+    "time_stride": 4,
+    "space_stride": 8,
+    "patch": 2,
+    "latent_channels": 16,
+    "max_frames": 81,
+}
 _WAN_VAE_PARAMS = 126_892_531
 
 CATALOG: dict[str, ModelFacts] = {
@@ -81,11 +99,8 @@ CATALOG: dict[str, ModelFacts] = {
             n_blocks=30,
             width=3072,
             ffn_width=14336,
-            space_stride=16,
-            latent_channels=48,
-            max_frames=121,
             shift_480p=5.0,
-            **_WAN,
+            **_WAN | {"space_stride": 16, "latent_channels": 48, "max_frames": 121},
         ),
         ModelFacts(
             id="wan2.2-14b",
@@ -111,6 +126,10 @@ CATALOG: dict[str, ModelFacts] = {
             n_blocks=60,
             width=3072,
             ffn_width=12288,
+            time_stride=4,
+            space_stride=8,
+            patch=2,
+            latent_channels=16,
             max_frames=1,
         ),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vovcodec.backbone.catalog import CATALOG
+from vovcodec.backbone.geometry import known_geometry
 from vovcodec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -101,7 +102,12 @@ def _load(
     if facts.pipeline == "QwenImagePipeline":
         from vovcodec.backbone.qwen_image import QwenImageBackbone
 
-        return QwenImageBackbone(facts, folder, pick_device(device), precision, options)
-    from vovcodec.backbone.wan import WanBackbone
+        backbone = QwenImageBackbone(facts, folder, pick_device(device), precision, options)
+    else:
+        from vovcodec.backbone.wan import WanBackbone
 
-    return WanBackbone(facts, folder, pick_device(device), precision, options)
+        backbone = WanBackbone(facts, folder, pick_device(device), precision, options)
+    # Files are checked and shortened by the catalogue's geometry alone, without the model.
+    if backbone.geometry != known_geometry(facts.id, backbone.fingerprint):
+        raise ModelError(f"{folder.path} maps frames to latents in another way than {facts.id}; name another folder")
+    return backbone
