@@ -11,13 +11,14 @@ from tiny_models import save_tiny_qwen_image, save_tiny_wan
 from torch import nn
 
 from vovcodec.adaptation.lowrank import LowRankAdapter
-from vovcodec.backbone.int8 import Int8Linear
+from vovcodec.backbone.int8 import Int8Linear, quantize_blocks
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.registry import load_backbone
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.options import DecodeOptions, EncodeOptions
 from vovcodec.container import read_vov
+from vovcodec.errors import ModelError
 from vovcodec.progress import SilentListener
 
 CPU = torch.device("cpu")
@@ -46,6 +47,11 @@ def dequantized(layer: nn.Linear) -> torch.Tensor:
     scale = (weight.abs().amax(1, keepdim=True) / 127).bfloat16().float()
     scale[scale == 0] = 1.0
     return ((weight / scale).round().clamp(-127, 127) * scale).bfloat16()
+
+
+def test_a_transformer_without_blocks_is_refused():
+    with pytest.raises(ModelError, match="a Sequential has no blocks or transformer_blocks"):
+        quantize_blocks(nn.Sequential(linear()), CPU)
 
 
 @pytest.mark.parametrize("bias", [True, False])

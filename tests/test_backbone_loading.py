@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from vovcodec.backbone import fingerprint as fingerprint_module
 from vovcodec.backbone.caption_cache import CaptionCache
 from vovcodec.backbone.catalog import CATALOG, flow_shift
 from vovcodec.backbone.checkpointing import set_checkpointing
+from vovcodec.backbone.cost import segment_cost
 from vovcodec.backbone.fingerprint import cache_root, fingerprint_folder
+from vovcodec.backbone.geometry import known_geometry
 from vovcodec.backbone.linears import qwen_image_linears, wan_linears
 from vovcodec.backbone.loading import LoadOptions, borrowed_text_encoder
 from vovcodec.backbone.locate import MODELS_VARIABLE, locate_model, weight_files
@@ -92,6 +95,20 @@ def test_large_files_are_hashed_once(folder, monkeypatch):
     monkeypatch.setattr(fingerprint_module, "_remembered", {})
     fingerprint_folder(folder, COMPONENTS)
     assert len(hashed) == 2 * n_files + 1
+
+
+def test_strides_and_patches_of_a_model_decide_positions_memory_and_cost(monkeypatch, folder):
+    other = replace(WAN, id="other", time_stride=8, space_stride=32, patch=1)
+    monkeypatch.setitem(CATALOG, other.id, other)
+    geometry = known_geometry(other.id, b"")
+    assert (geometry.coded_frames(10), geometry.size_multiple) == (17, 32)
+    assert geometry.latent_shape(17, 96, 64) == (1, 16, 3, 2, 3)
+    size = {"n_frames": 17, "width": 96, "height": 64}
+    assert (other.n_tokens(**size), WAN.n_tokens(**size)) == (3 * 2 * 3, 5 * 4 * 6)
+    assert memory_needed(other, **size).decode * 120 == memory_needed(WAN, **size).decode * 18
+    assert segment_cost(other.id, "bfloat16", **size).flop < segment_cost(WAN.id, "bfloat16", **size).flop / 6
+    with pytest.raises(ModelError, match="in another way than other"):
+        load_backbone(other.id, path=folder, device="cpu")
 
 
 def test_a_model_is_found_in_the_users_folder_and_in_the_hubs_cache(folder, tmp_path, monkeypatch):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import container_samples as samples
@@ -14,6 +16,7 @@ from tiny_schema import faults
 from vovcodec import __version__
 from vovcodec.cli.app import run
 from vovcodec.cli.report import format_mapping, format_table
+from vovcodec.codec.inspect import summary
 from vovcodec.container import VERSION, parse, serialize
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.vov"))
@@ -59,6 +62,22 @@ def test_info_json_has_the_true_size(path, capsys):
     assert found["summary"]["size_bytes"] == found["content"]["size_bytes"] == size_bytes
     width, height = found["summary"]["source_size"]
     assert found["summary"]["bpp"] == 8 * size_bytes / (found["summary"]["n_frames"] * width * height)
+
+
+def test_psnr_is_that_of_the_clip_beside_the_worst_segments():
+    (one,) = samples.steering_only().segments
+    checks = [replace(one.check, psnr_q=16 * psnr_db) for psnr_db in (20, 40)]
+    pair = [
+        replace(one, index=i, n_frames=n, check=check)
+        for i, (n, check) in enumerate(zip((30, 10), checks, strict=True))
+    ]
+    told = summary(replace(samples.steering_only(), segments=tuple(pair)))
+    assert told["psnr_db"] == pytest.approx(-10 * math.log10((30 * 1e-2 + 10 * 1e-4) / 40))
+    assert told["worst_psnr_db"] == 20.0
+    alone = summary(replace(samples.steering_only(), segments=tuple(pair[1:])))
+    assert (alone["psnr_db"], alone["worst_psnr_db"]) == (40.0, None)
+    shortened = summary(replace(samples.steering_only(), segments=(pair[0], replace(pair[1], check=None))))
+    assert (shortened["psnr_db"], shortened["worst_psnr_db"]) == (None, None)
 
 
 def test_info_on_many_files_is_a_table(capsys):

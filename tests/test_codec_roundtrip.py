@@ -20,15 +20,16 @@ from vovcodec.backbone.geometry import token_phases
 from vovcodec.backbone.locate import MODELS_VARIABLE
 from vovcodec.backbone.pocket.backbone import PocketBackbone
 from vovcodec.codec import encode as encode_module
+from vovcodec.codec.accounting import QualityMean
 from vovcodec.codec.decode import decode
 from vovcodec.codec.encode import encode
 from vovcodec.codec.header import nearest_fraction
 from vovcodec.codec.options import DecodeOptions, EncodeOptions, ScaleOptions
 from vovcodec.codec.scale import scale
-from vovcodec.container import read_vov, write_vov
+from vovcodec.container import Segment, read_vov, write_vov
 from vovcodec.errors import FormatError, Interrupted, MediaError, ModelError, OutputExistsError, UsageError
 from vovcodec.media import open_frames
-from vovcodec.metrics import psnr
+from vovcodec.metrics import psnr, ssim
 from vovcodec.progress import SilentListener
 from vovcodec.sampling.schedule import REALISM_STEPS
 
@@ -148,8 +149,18 @@ def test_clips_of_any_length(preset, tmp_path, n_frames, effort):
     assert frames.shape == (n_frames, HEIGHT, WIDTH, 3)
     # What the encoder says is what the decoder shows (y4m would halve the chroma of a network that knows nothing yet).
     assert psnr(frames_of(source), frames) == pytest.approx(report.psnr_db, abs=0.1)
+    # Of 40 frames the second segment begins at the 22nd: every 8th is counted from the clip's start.
+    assert ssim(frames_of(source), frames) == pytest.approx(report.ssim, abs=1e-6)
     flat = np.broadcast_to(frames_of(source).mean(axis=(0, 1, 2)).astype(np.uint8), frames.shape)
     assert report.psnr_db > psnr(frames_of(source), np.ascontiguousarray(flat)) + 0.4, "the picture is recognised"
+
+
+def test_a_segment_without_an_eighth_frame_does_not_count_for_ssim():
+    quality = QualityMean()
+    spans = ((0, 9, 0.5), (9, 5, math.nan), (14, 3, 0.8))
+    for index, (first_frame, n_frames, value) in enumerate(spans):
+        quality.add(Segment(index=index, first_frame=first_frame, n_frames=n_frames), 20.0, value)
+    assert quality.ssim == pytest.approx((2 * 0.5 + 0.8) / 3) and quality.psnr_db == pytest.approx(20.0)
 
 
 @pytest.mark.parametrize("effort", ["instant", "fast", "offset", "plain"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["save_tiny_captioner", "save_tiny_pocket", "save_tiny_qwen_image", "save_tiny_wan"]
+__all__ = ["save_tiny_captioner", "save_tiny_ltx_video", "save_tiny_pocket", "save_tiny_qwen_image", "save_tiny_wan"]
 
 _LETTERS = string.ascii_letters + string.digits + ".,'-!?"
 
@@ -103,6 +103,44 @@ def save_tiny_wan(folder: Path, *, seed: int = 0, kind: str = "2.1") -> Path:
         transformer_2=transformer() if kind == "2.2-14b" else None,
         boundary_ratio=0.875 if kind == "2.2-14b" else None,
         expand_timesteps=kind == "2.2-5b",
+    )
+    return _save(pipeline, folder)
+
+
+def save_tiny_ltx_video(folder: Path, *, seed: int = 0) -> Path:
+    """An `LTXPipeline`: 8 frames and 32×32 pixels per latent value, tokens of one latent value."""
+    from diffusers import (
+        AutoencoderKLLTXVideo,
+        FlowMatchEulerDiscreteScheduler,
+        LTXPipeline,
+        LTXVideoTransformer3DModel,
+    )
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(seed)
+    tokenizer = _t5_tokenizer(folder / "tokenizer")
+    pipeline = LTXPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=AutoencoderKLLTXVideo(
+            latent_channels=16,
+            block_out_channels=(4, 4, 4, 4),
+            decoder_block_out_channels=(4, 4, 4, 4),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1, 1),
+        ),
+        text_encoder=T5EncoderModel(
+            T5Config(vocab_size=len(tokenizer), d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3)
+        ),
+        tokenizer=tokenizer,
+        transformer=LTXVideoTransformer3DModel(
+            in_channels=16,
+            out_channels=16,
+            num_attention_heads=2,
+            attention_head_dim=12,
+            cross_attention_dim=24,
+            num_layers=2,
+            caption_channels=24,
+        ),
     )
     return _save(pipeline, folder)
 

@@ -36,9 +36,10 @@ def _setting(
 
 
 def _four_n_plus_one(n_frames: int) -> str | None:
+    # FORMAT.md, section 4, whatever the model. Its own stride is looked at when segments are cut (media/geometry.py).
     if n_frames % 4 == 1:
         return None
-    return f"must be 4n+1 (the latents hold four frames per step after the first); nearest: {n_frames // 4 * 4 + 1}"
+    return f"must be 4n+1, as files hold no other lengths; nearest: {n_frames // 4 * 4 + 1}"
 
 
 def _two_shares(split: list[Any]) -> str | None:

@@ -56,12 +56,6 @@ class _Transformer:
     n_blocks: int
     width: int
     ffn_width: int
-    space_stride: int
-
-    def n_tokens(self, n_frames: int, width: int, height: int) -> int:
-        """Tokens of a segment: patches of 2×2 latent values, a latent frame for the first and every four more."""
-        patch = 2 * self.space_stride
-        return (1 + -(-(n_frames - 1) // 4)) * -(-width // patch) * -(-height // patch)
 
     def flop(self, n_tokens: int) -> float:
         """2·P·n for the linear layers and 4·n²·width per block for scores and sums of self-attention."""
@@ -87,7 +81,8 @@ def segment_cost(
             return None
         network, pictures, clips, weights_bytes = found
         per_token = _POCKET_PER_TOKEN_AND_WIDTH * network.width
-        tokens = network.n_tokens(n_frames, width, height)
+        # Its tokens are 16×16 pixels of the first frame and of every four more.
+        tokens = (1 + -(-(n_frames - 1) // 4)) * -(-width // 16) * -(-height // 16)
         model = 4 * weights_bytes  # stored in one byte or two, computed with in four
         own = pictures if n_frames == 1 else clips
         work = per_token * tokens + _POCKET_PER_PIXEL * pixels + round(_OWN_PER_PIXEL_AND_WIDTH * own.width * pixels)
@@ -98,14 +93,9 @@ def segment_cost(
         asked = 1 / len(token_phases(is_clip=False, is_last=False)) if n_frames == 1 else 0.5
         own_flop = own.flop_per_pixel * pixels * asked
     elif facts := CATALOG.get(backbone_id):
-        network = _Transformer(
-            facts.transformer_params // facts.n_experts,
-            facts.n_blocks,
-            facts.width,
-            facts.ffn_width,
-            facts.space_stride,
-        )
-        tokens = network.n_tokens(n_frames, width, height)
+        params = facts.transformer_params // facts.n_experts
+        network = _Transformer(params, facts.n_blocks, facts.width, facts.ffn_width)
+        tokens = facts.n_tokens(n_frames, width, height)
         need = memory_needed(facts, precision, n_frames=n_frames, width=width, height=height)
         work = max(need.decode, need.frames_tiled)
         model = max(0, need.to_decode() - work)
@@ -142,7 +132,7 @@ def _pocket() -> tuple[_Transformer, _OwnNetwork, _OwnNetwork, int] | None:
     uses = {"transformer": 1, "detail": 4}
     params = sum(uses.get(path.parent.name, 0) * size for path, size in sizes.items()) // 2
     width = config["num_attention_heads"] * config["attention_head_dim"]
-    network = _Transformer(params, config["num_layers"], width, config["ffn_dim"], 8)
+    network = _Transformer(params, config["num_layers"], width, config["ffn_dim"])
     of_pictures = _own_network(pictures["widths"], pictures["blocks"])
     of_clips = _own_network(clips["widths"], clips["blocks"], frames_at_last=4)
     return network, of_pictures, of_clips, sum(sizes.values())

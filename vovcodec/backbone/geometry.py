@@ -116,9 +116,9 @@ def known_geometry(backbone_id: str, fingerprint: bytes) -> LatentGeometry | Non
     if facts is None:
         return None
     return LatentGeometry(
-        time_stride=4,
+        time_stride=facts.time_stride,
         space_stride=facts.space_stride,
-        size_multiple=2 * facts.space_stride,
+        size_multiple=facts.patch * facts.space_stride,
         channels=facts.latent_channels,
         max_frames=facts.max_frames,
     )

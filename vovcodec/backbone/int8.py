@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vovcodec.errors import ModelError
+
 __all__ = ["Int8Linear", "quantize_blocks"]
 
 _BLOCK_LISTS = ("blocks", "transformer_blocks")
@@ -56,8 +58,14 @@ class Int8Linear(nn.Module):
 
 
 def quantize_blocks(transformer: nn.Module, device: torch.device) -> None:
-    """Replaces every linear layer inside the blocks of a diffusers transformer, one after the other."""
+    """Replaces every linear layer inside the blocks of a diffusers transformer, one after the other.
+
+    Raises ModelError where it has no blocks under a usual name: it would stay as it is and be called int8-weights.
+    """
     blocks = [getattr(transformer, name) for name in _BLOCK_LISTS if hasattr(transformer, name)]
+    if not blocks:
+        names = " or ".join(_BLOCK_LISTS)
+        raise ModelError(f"a {type(transformer).__name__} has no {names} to quantise; use --precision bfloat16")
     for module in [module for each in blocks for module in each.modules()]:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):

@@ -8,7 +8,7 @@ from torch import nn
 
 from vovcodec.errors import UsageError
 
-__all__ = ["QWEN_IMAGE_TARGETS", "WAN_TARGETS", "qwen_image_linears", "wan_linears"]
+__all__ = ["QWEN_IMAGE_TARGETS", "WAN_TARGETS", "block_linears", "qwen_image_linears", "wan_linears"]
 
 _QKV = ("to_q", "to_k", "to_v")
 WAN_TARGETS = {
@@ -34,17 +34,25 @@ def wan_linears(transformer: nn.Module, targets: str, last_blocks: int) -> list[
         targets: "qkv", "qkvo" (self- and cross-attention; arXiv 2603.07615) or "qkvo_mlp".
         last_blocks: only the last so many blocks; 0 = all.
     """
-    return _block_linears(transformer, "blocks", WAN_TARGETS, targets, last_blocks)
+    return block_linears(transformer, "blocks", WAN_TARGETS, targets, last_blocks)
 
 
 def qwen_image_linears(transformer: nn.Module, targets: str, last_blocks: int) -> list[tuple[str, nn.Linear]]:
     """Layers of a diffusers Qwen-Image transformer: as `wan_linears`, in the order of `QWEN_IMAGE_TARGETS[targets]`."""
-    return _block_linears(transformer, "transformer_blocks", QWEN_IMAGE_TARGETS, targets, last_blocks)
+    return block_linears(transformer, "transformer_blocks", QWEN_IMAGE_TARGETS, targets, last_blocks)
 
 
-def _block_linears(
+def block_linears(
     transformer: nn.Module, blocks: str, known: Mapping[str, tuple[str, ...]], targets: str, last_blocks: int
 ) -> list[tuple[str, nn.Linear]]:
+    """Layers of any transformer made of blocks: blocks in order, inside a block the order of `known[targets]`.
+
+    Args:
+        blocks: name of the list of blocks. known: names of layers inside a block, by targets.
+        targets, last_blocks: as in `wan_linears`.
+
+    Raises UsageError for targets that are not known.
+    """
     if targets not in known:
         raise UsageError(f"unknown adaptation targets {targets!r}; choose one of {', '.join(known)}")
     n_blocks = len(transformer.get_submodule(blocks))

@@ -35,16 +35,12 @@ _WEIGHT_NAMES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 @dataclass(frozen=True)
 class ModelFolder:
     """A complete model in diffusers' layout. revision: the hub's commit, "" where it is not known.
-    index: content of model_index.json."""
+    index: content of model_index.json. components: those of `ModelFacts.components` that it has."""
 
     path: Path
     revision: str
     index: dict
-
-    def components(self) -> tuple[str, ...]:
-        """Names of the components with weights that decide what a file decodes to."""
-        named = ("transformer", "transformer_2", "vae", "text_encoder")
-        return tuple(name for name in named if (self.index.get(name) or [None])[0])
+    components: tuple[str, ...]
 
 
 def locate_model(facts: ModelFacts, *, path: Path | str | None = None, revision: str | None = None) -> ModelFolder:
@@ -137,14 +133,14 @@ def _checked(folder: Path, facts: ModelFacts) -> ModelFolder:
         raise ModelError(f"{folder} holds a {pipeline}, but {facts.id} is a {facts.pipeline}; name another folder")
     resolved = folder.resolve()
     in_cache = resolved.parent.name == "snapshots" and _COMMIT.fullmatch(resolved.name)
-    model = ModelFolder(folder, resolved.name if in_cache else "", index)
-    for component in model.components():
+    components = tuple(name for name in facts.components if (index.get(name) or [None])[0])
+    for component in components:
         if not (folder / component / "config.json").is_file():
             raise ModelError(f"{folder} lacks {component}/config.json; complete the download. {_how_to_get(facts)}")
         weight_files(folder / component)
     if not any((folder / "tokenizer").glob("*.json")):
         raise ModelError(f"{folder} lacks its tokenizer folder; complete the download. {_how_to_get(facts)}")
-    return model
+    return ModelFolder(folder, resolved.name if in_cache else "", index, components)
 
 
 def _how_to_get(facts: ModelFacts) -> str:

@@ -81,8 +81,7 @@ def memory_needed(
     size, weight_size = _VALUE_BYTES.get(precision, 2), _WEIGHT_BYTES.get(precision, 2)
     if facts.max_frames == 1:
         n_frames = 1
-    patch = 2 * facts.space_stride
-    tokens = (1 + (n_frames - 1) // 4) * -(-width // patch) * -(-height // patch)
+    tokens = facts.n_tokens(n_frames, width, height)
     scale = size / 2
     block_kept = int(scale * tokens * (_KEPT_PER_WIDTH * facts.width + _KEPT_PER_FFN * facts.ffn_width))
     working = int(scale * tokens * (_WORKING_PER_WIDTH * facts.width + _WORKING_PER_FFN * facts.ffn_width))

@@ -1,5 +1,4 @@
-"""What a frozen diffusion model must offer to be used as a codec. Adding one takes one file, one line in the registry
-and one preset."""
+"""What a frozen diffusion model must offer to be used as a codec; how to add one: .github/CONTRIBUTING.md, "Adding"."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class QwenImageBackbone:
         self.device = torch.device(device)
         self._dtype = dtype_of(precision)
         self._facts, self._folder = facts, folder.path
-        self.fingerprint = fingerprint_folder(folder.path, folder.components())
+        self.fingerprint = fingerprint_folder(folder.path, folder.components)
         autoencoder = load_component(AutoencoderKLQwenImage, folder.path / "vae", torch.float32, self.device)
         self._autoencoder = NormalizedAutoencoder(autoencoder, self.device, self._idle)
         stride = autoencoder.spatial_compression_ratio

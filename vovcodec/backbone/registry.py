@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vovcodec.backbone.catalog import CATALOG
+from vovcodec.backbone.geometry import known_geometry
 from vovcodec.errors import ModelError
 
 if TYPE_CHECKING:
     from vovcodec.backbone.loading import LoadOptions
 
-__all__ = ["BACKBONES", "load_backbone", "pick_device"]
+__all__ = ["BACKBONES", "CLASSES", "load_backbone", "pick_device"]
 
 BACKBONES = ("pocket", *CATALOG)
+# By `ModelFacts.backbone`: module and class, imported when such a model is loaded, as they need torch and diffusers.
+# Called with (facts, folder, device, precision, options).
+CLASSES = {
+    "wan": ("vovcodec.backbone.wan", "WanBackbone"),
+    "qwen-image": ("vovcodec.backbone.qwen_image", "QwenImageBackbone"),
+}
 
 
 def pick_device(name: str) -> str:
@@ -98,10 +106,10 @@ def _load(
 
     options = options or LoadOptions()
     folder = locate_model(facts, path=path, revision=revision)
-    if facts.pipeline == "QwenImagePipeline":
-        from vovcodec.backbone.qwen_image import QwenImageBackbone
-
-        return QwenImageBackbone(facts, folder, pick_device(device), precision, options)
-    from vovcodec.backbone.wan import WanBackbone
-
-    return WanBackbone(facts, folder, pick_device(device), precision, options)
+    module, name = CLASSES[facts.backbone]
+    make = getattr(importlib.import_module(module), name)
+    backbone = make(facts, folder, pick_device(device), precision, options)
+    # Files are checked and shortened by the catalogue's geometry alone, without the model.
+    if backbone.geometry != known_geometry(facts.id, backbone.fingerprint):
+        raise ModelError(f"{folder.path} maps frames to latents in another way than {facts.id}; name another folder")
+    return backbone

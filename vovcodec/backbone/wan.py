@@ -63,10 +63,10 @@ class WanBackbone:
         self.device = torch.device(device)
         self._dtype = dtype_of(precision)
         self._facts, self._folder = facts, folder.path
-        self.fingerprint = fingerprint_folder(folder.path, folder.components())
+        self.fingerprint = fingerprint_folder(folder.path, folder.components)
         self._boundary: float | None = folder.index.get("boundary_ratio")
         self._expert_names = ["transformer"]
-        if "transformer_2" in folder.components():
+        if "transformer_2" in folder.components:
             if self._boundary is None:
                 raise ModelError(f"{folder.path} has two transformers but no boundary_ratio in model_index.json")
             self._expert_names.append("transformer_2")

@@ -20,6 +20,7 @@ __all__ = ["format_mapping", "format_report", "format_table", "print_report", "t
 _LABELS = {
     "size_bytes": ("size", "{:,} bytes"),
     "psnr_db": ("PSNR", "{:.2f} dB"),
+    "worst_psnr_db": ("PSNR of the worst segment", "{:.2f} dB"),
     "ssim": ("SSIM", "{:.4f}"),
     "bpp": ("bits per pixel", "{:.5f}"),
     "n_frames": ("frames", "{}"),

@@ -21,6 +21,7 @@ from vovcodec.container import (
 from vovcodec.container.counts import ATOMS_MAX, Phases, counts_bits
 from vovcodec.container.writer import scene_bits, segment_padding_bits
 from vovcodec.errors import UsageError
+from vovcodec.metrics import SSIM_EVERY
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.schedule import LAST_UNIT
 from vovcodec.sampling.steering import SteeringPlan
@@ -128,17 +129,20 @@ def payload_size(segment: Segment, sampler: Sampler) -> int:
 
 
 class QualityMean:
-    """PSNR over all frames (mean squared error first) and mean SSIM, segment by segment."""
+    """PSNR over all frames (mean squared error first) and mean SSIM of every 8th, segment by segment; as `vov eval`."""
 
     def __init__(self) -> None:
-        self._n_frames = 0
+        self._n_frames = self._n_compared = 0
         self._squared_error = self._ssim_sum = 0.0
 
-    def add(self, n_frames: int, psnr_db: float, ssim: float) -> None:
-        """A segment of `n_frames` frames."""
-        self._n_frames += n_frames
-        self._squared_error += n_frames * 10 ** (-psnr_db / 10)
-        self._ssim_sum += n_frames * ssim
+    def add(self, segment: Segment, psnr_db: float, ssim: float) -> None:
+        """A segment with its figures, as those of `injection.CodedSegment`."""
+        self._n_frames += segment.n_frames
+        self._squared_error += segment.n_frames * 10 ** (-psnr_db / 10)
+        n_compared = len(range(-segment.first_frame % SSIM_EVERY, segment.n_frames, SSIM_EVERY))
+        if n_compared:
+            self._n_compared += n_compared
+            self._ssim_sum += n_compared * ssim
 
     @property
     def psnr_db(self) -> float:
@@ -147,5 +151,5 @@ class QualityMean:
 
     @property
     def ssim(self) -> float:
-        """Mean over the frames."""
-        return self._ssim_sum / self._n_frames
+        """Mean over every 8th frame of the clip."""
+        return self._ssim_sum / self._n_compared

@@ -270,7 +270,7 @@ class _Job:
         try:
             for segment, psnr_db, ssim, evaluations in coded:
                 finished.append(segment)
-                quality.add(segment.n_frames, psnr_db, ssim)
+                quality.add(segment, psnr_db, ssim)
                 n_evaluations += evaluations
         except KeyboardInterrupt:
             raise Interrupted(f"stopped; {self.kept}") from None

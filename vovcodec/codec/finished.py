@@ -12,7 +12,7 @@ from vovcodec.fitting.checkpoint import StateFolder
 __all__ = ["FinishedSegment", "keep_segment", "kept_segment"]
 
 FinishedSegment = tuple[Segment, float, float, int]
-"""A segment, its PSNR in dB and SSIM, and the network evaluations spent on it."""
+"""A segment, its PSNR in dB and SSIM, and the network evaluations spent on it, as in `injection.CodedSegment`."""
 
 
 def keep_segment(state: StateFolder, header: StreamHeader, finished: FinishedSegment) -> None:

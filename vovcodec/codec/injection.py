@@ -20,7 +20,7 @@ from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, S
 from vovcodec.container.indices import pack_indices
 from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
-from vovcodec.metrics import decibels, psnr, ssim
+from vovcodec.metrics import SSIM_EVERY, decibels, psnr, ssim
 from vovcodec.progress import ProgressListener
 from vovcodec.sampling.importance import FEW_STEPS, select
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
@@ -47,7 +47,10 @@ MOST_LOG2_CANDIDATES = 18
 
 @dataclass(frozen=True)
 class CodedSegment:
-    """A coded segment and what its decoder will show: uint8 `frames` (padding trimmed) and their quality."""
+    """A coded segment and what its decoder will show: uint8 `frames` (padding trimmed) and their quality.
+
+    ssim: of its frames that are every 8th of the clip, as they count in the clip's SSIM; NaN where there are none.
+    """
 
     segment: Segment
     frames: np.ndarray
@@ -203,4 +206,6 @@ def finished_segment(
     )
     if not segment.atoms or not segment.atoms.scene_injections:
         n_evaluations += evaluations_of_steps(backbone.id, injected.n_steps, injected.latents.shape[2] > 1)
-    return CodedSegment(segment, decoded, quality, ssim(original, decoded), n_evaluations)
+    counted = slice(-first_frame % SSIM_EVERY, None)
+    similarity = ssim(original[counted], decoded[counted]) if len(original[counted]) else math.nan
+    return CodedSegment(segment, decoded, quality, similarity, n_evaluations)

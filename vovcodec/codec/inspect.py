@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -61,7 +63,9 @@ def summary(stream: VovFile) -> dict[str, Any]:
     bpp: 8·size_bytes / (frames·source width·source height). Sizes are (width, height) in pixels. frame_rate 0: a still.
     steps: of the sampler, of the segment that takes most. vectors: of the segment that has most, each with its
     strength, the factor on its update of the model. scenes: segments that rest on a picture, None for none; cameras:
-    those over whose picture one moves. edits: how many made the file what it is, None for none. audio: see
+    those over whose picture one moves. psnr_db: of the clip, from what the encoder measured of each segment, in steps
+    of 1/16 dB; worst_psnr_db: of the segment that has least, None for a single one; both None where a segment has no
+    check, as after dropping its steering. edits: how many made the file what it is, None for none. audio: see
     `sound.audio_summary`.
     """
     header = stream.header
@@ -69,7 +73,7 @@ def summary(stream: VovFile) -> dict[str, Any]:
     n_pixels = header.n_frames * header.source_width * header.source_height
     n_steps = [header.sampler.steps_of(segment) for segment in stream.segments]
     updates = [segment.updates(header.adaptation) for segment in stream.segments]
-    psnrs_db = [segment.check.psnr_db for segment in stream.segments if segment.check]
+    psnr_db, worst_psnr_db = _psnrs_db(stream.segments)
     return {
         "size_bytes": size_bytes,
         "bpp": 8 * size_bytes / n_pixels,
@@ -87,11 +91,24 @@ def summary(stream: VovFile) -> dict[str, Any]:
         "atoms_bytes": sum(len(s.atoms.words) for s in stream.segments if s.atoms),
         "scenes": sum(bool(s.atoms and s.atoms.scene_injections) for s in stream.segments) or None,
         "cameras": sum(bool(s.atoms and s.atoms.camera_path) for s in stream.segments) or None,
-        "psnr_db": min(psnrs_db) if psnrs_db else None,
+        "psnr_db": psnr_db,
+        "worst_psnr_db": worst_psnr_db,
         "audio": audio_summary(stream),
         "caption": stream.caption or "",
         "edits": len(stream.history) or None,
     }
+
+
+def _psnrs_db(segments: Sequence[Segment]) -> tuple[float | None, float | None]:
+    """Of the clip, over the mean squared error of its frames, and of its worst segment; see `summary`."""
+    known = [(segment.n_frames, segment.check.psnr_db) for segment in segments if segment.check]
+    if not known or len(known) < len(segments):
+        return None, None
+    worst_db = min(psnr_db for _, psnr_db in known)
+    if len(known) == 1:
+        return worst_db, None
+    error = sum(n * 10 ** (-psnr_db / 10) for n, psnr_db in known) / sum(n for n, _ in known)
+    return -10 * math.log10(error), worst_db
 
 
 def decoding(stream: VovFile) -> dict[str, Any]:

@@ -13,7 +13,8 @@ class EncodeReport:
     """What one encode produced.
 
     sections: bytes per kind of section, summing to size_bytes. bpp: 8·size_bytes / (frames·source width·height).
-    psnr_db, ssim: of the decoded frames against the source at coded size. sizes: (width, height) in pixels.
+    psnr_db, ssim: of the decoded frames against the source at coded size, as `vov eval` has them.
+    sizes: (width, height) in pixels.
     n_network_evaluations: forward passes of the velocity network, all segments. caption: the text stored.
     """
 

@@ -341,7 +341,7 @@ class _Job:
             coded = self._steer(segment, share)
             kept = {name: getattr(segment, name) for name in ("caption", "merged", "extras")}
             finished.append(replace(coded.segment, **kept))
-            quality.add(segment.n_frames, coded.psnr_db, coded.ssim)
+            quality.add(segment, coded.psnr_db, coded.ssim)
             n_evaluations += coded.n_evaluations
             if left is not None:
                 left -= payload_size(replace(coded.segment, vector=None), self.header.sampler)

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from vovcodec.metrics.psnr import decibels, psnr, psnr_per_frame
-from vovcodec.metrics.ssim import ms_ssim, ssim
+from vovcodec.metrics.ssim import SSIM_EVERY, ms_ssim, ssim
 
-__all__ = ["decibels", "ms_ssim", "psnr", "psnr_per_frame", "ssim"]
+__all__ = ["SSIM_EVERY", "decibels", "ms_ssim", "psnr", "psnr_per_frame", "ssim"]

@@ -7,9 +7,10 @@ import numpy as np
 from vovcodec.errors import UsageError
 from vovcodec.metrics.frames import require_comparable
 
-__all__ = ["ms_ssim", "ssim"]
+__all__ = ["SSIM_EVERY", "ms_ssim", "ssim"]
 
 WINDOW = 11
+SSIM_EVERY = 8  # neighbouring frames differ little, and time is dear on a CPU
 _SIGMA = 1.5
 # (K1·L)² and (K2·L)² with K1 = 0.01, K2 = 0.03, L = 255.
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -20,7 +21,7 @@ _kernel = np.exp(-((np.arange(WINDOW) - WINDOW // 2) ** 2) / (2 * _SIGMA**2))
 _kernel /= _kernel.sum()
 
 
-def ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb", every: int = 8) -> float:
+def ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb", every: int = SSIM_EVERY) -> float:
     """Mean SSIM of a clip, at most 1 (identical).
 
         SSIM = (2·μx·μy + C1)(2·σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2))
@@ -32,7 +33,7 @@ def ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb",
     reference, distorted  uint8 [F, H, W, 3], at least 11×11 pixels
     channels              'rgb': mean of the three components' values; 'luma': Y = 0.299 R + 0.587 G + 0.114 B, not
                           rounded, as the paper does on grey images
-    every                 use frames 0, every, 2·every, … only: neighbours differ little, and time is dear on a CPU
+    every                 use frames 0, every, 2·every, … only
 
     Raises UsageError for frames that cannot be compared or are smaller than the window.
     """
@@ -44,7 +45,7 @@ def ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb",
     return float(np.mean(values))
 
 
-def ms_ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb", every: int = 8) -> float:
+def ms_ssim(reference: np.ndarray, distorted: np.ndarray, *, channels: str = "rgb", every: int = SSIM_EVERY) -> float:
     """Mean multi-scale SSIM of a clip, from 0 to 1 (identical).
 
         MS-SSIM = l_M^(α_M) · Π_{j=1…M} cs_j^(β_j)
