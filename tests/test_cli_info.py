@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
@@ -128,7 +127,7 @@ def test_info_shows_what_is_left_of_a_damaged_file(tmp_path, capsys):
 
 def test_info_refuses_what_only_strict_reading_finds(tmp_path, capsys, monkeypatch):
     stream = samples.three_segments()
-    longer = dataclasses.replace(stream, header=dataclasses.replace(stream.header, n_frames=200))
+    longer = replace(stream, header=replace(stream.header, n_frames=200))
     monkeypatch.setattr("vovcodec.container.writer._check_segments", lambda stream: None)
     data = serialize(longer)
     (tmp_path / "short.vov").write_bytes(data)
