@@ -176,6 +176,9 @@ def test_a_still_of_odd_size(preset, tmp_path, effort):
     assert decoded.drift_db == math.inf and Image.open(shown).size == (101, 67)
     decode(coded, shown, DecodeOptions(size="coded", overwrite=True), Listener())
     assert Image.open(shown).size == (header.coded_width, header.coded_height)
+    listener = Listener()
+    decode(coded, shown, DecodeOptions(duration_s=3, overwrite=True), listener)
+    assert "without effect on a still: -t" in listener.notes
     with pytest.raises(UsageError, match="no time"):
         decode(coded, shown, DecodeOptions(start_s=1, overwrite=True), Listener())
 
@@ -504,8 +507,8 @@ def test_a_part_of_a_clip_touches_its_segment_only(preset, tmp_path):
         assert report.n_frames == last - first
         assert report.n_network_evaluations == sum(1 + len(segments[i].atoms.counts) + EXTRA for i in wanted)
     assert whole.n_network_evaluations == sum(1 + len(s.atoms.counts) + EXTRA for s in segments)
-    with pytest.raises(UsageError, match=r"ends at 1\.60 s"):
-        decode(coded, tmp_path / "none.y4m", DecodeOptions(start_s=1.6), Listener())
+    with pytest.raises(MediaError, match=r"no frame at 1\.59 s: the last one is at 1\.56 s"):
+        decode(coded, tmp_path / "none.y4m", DecodeOptions(start_s=1.59), Listener())
     assert not (tmp_path / "none.y4m").exists()
 
 

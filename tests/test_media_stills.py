@@ -249,11 +249,13 @@ def test_truncated_and_enormous_images(tmp_path):
 
 def test_an_image_has_no_time(tmp_path):
     Image.fromarray(BARS).save(tmp_path / "a.png")
-    with open_frames(tmp_path / "a.png", duration_s=1, n_frames=5) as reader:
-        assert len(list(reader)) == 1
-    for options in ({"start_s": 1}, {"frame_rate": Fraction(25)}):
-        with pytest.raises(UsageError, match="single image"):
-            open_frames(tmp_path / "a.png", **options)
+    with open_frames(tmp_path / "a.png", duration_s=1, n_frames=5, frame_rate=Fraction(25)) as reader:
+        assert len(list(reader)) == 1 and reader.info.frame_rate == 0
+    assert reader.notices == ["without effect on a still: -t, --frames, --fps"]
+    with open_frames(tmp_path / "a.png", n_frames=1, start_s=0) as reader:
+        assert len(list(reader)) == 1 and reader.notices == []
+    with pytest.raises(UsageError, match="single image"):
+        open_frames(tmp_path / "a.png", start_s=1)
 
 
 def test_sequences_go_by_number_and_check_sizes(tmp_path):

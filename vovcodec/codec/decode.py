@@ -82,6 +82,8 @@ def decode_stream(
     require_within(stream, options.limits)
     header = stream.header
     first, last = _frame_range(header, options)
+    if options.duration_s and not header.frame_rate_num:
+        listener.note("without effect on a still: -t")
     wanted = list(spans(stream, first, last))
     segments = [segment for segment, _, _ in wanted if segment is not None]
     if not segments:
@@ -246,8 +248,8 @@ def _frame_range(header: StreamHeader, options: DecodeOptions) -> tuple[int, int
     """Frames [first, last) that the options ask for."""
     rate = frame_rate_of(header)
     if not rate:
-        if options.start_s or options.duration_s:
-            raise UsageError("a still has no time: leave out --ss and -t")
+        if options.start_s:
+            raise UsageError("a still has no time: leave out --ss")
         return 0, 1
     first = round((options.start_s or 0) * rate)
     last = header.n_frames if options.duration_s is None else first + max(1, round(options.duration_s * rate))

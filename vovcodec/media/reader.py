@@ -87,9 +87,14 @@ class FrameReader:
         self._source, self.notices = source, source.notices
         info = source.info
         if info.kind == "image":
-            if start_s or (frame_rate and frame_rate != info.frame_rate):
-                raise UsageError("a single image has no start time and no frame rate")
-            start_s = duration_s = frame_rate = None
+            if start_s:
+                raise UsageError("a single image has no start time")
+            # Options for many inputs, of which some are stills, do no harm.
+            wishes = {"-t": duration_s, "--frames": (n_frames or 1) > 1, "--fps": frame_rate}
+            without_effect = [flag for flag, wish in wishes.items() if wish]
+            if without_effect:
+                self.notices.append(f"without effect on a still: {', '.join(without_effect)}")
+            duration_s = frame_rate = None
         if source.is_variable and info.has_audio and frame_rate is None:
             frame_rate = info.frame_rate
             self.notices.append("frames are dropped or repeated to keep that rate, so that the sound stays in sync")
