@@ -214,10 +214,12 @@ def test_truncation_needs_no_torch(home, tmp_path):
     assert Path(paths[1]).stat().st_size <= 450
 
 
-def test_importance_sampling_round_trip(home, tmp_path, few_candidates):
+def test_importance_sampling_round_trip(home, tmp_path):
     notes = Notes()
-    report, after = scaled(home, tmp_path, "vector", method="importance", steps=12, target_bytes=330, listener=notes)
+    options = {"method": "importance", "steps": 12, "candidates": 32, "target_bytes": 330}
+    report, after = scaled(home, tmp_path, "vector", **options, listener=notes)
     assert report.size_bytes <= 330
+    assert {s.importance.log2_candidates for s in after.segments} == {5}, "bytes are left rather than time taken"
     assert any("12 steps" in line and line.startswith("warning") for line in notes.lines)
     sampler = after.header.sampler
     assert (sampler.schedule, sampler.sampler_id, sampler.n_steps) == ("shift", "eta", 12)
@@ -229,12 +231,23 @@ def test_importance_sampling_round_trip(home, tmp_path, few_candidates):
     assert checked["indices"] == 22 and checked["symbols"] == 32
 
 
-def test_importance_sampling_takes_as_many_steps_as_the_bytes_pay_for(home, tmp_path, monkeypatch):
-    monkeypatch.setattr("vovcodec.codec.resteer._LOG2_CANDIDATES", 4)  # 16 candidates are faster than 1024
-    report, after = scaled(home, tmp_path, method="importance", target_bytes=260)
+def test_importance_sampling_has_a_most_of_candidates_unless_more_are_asked_for(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("vovcodec.codec.resteer._MOST_LOG2_CANDIDATES", 4)  # 16 candidates are faster than 2^14
+    _, after = scaled(home, tmp_path, method="importance", steps=3, target_bytes=330)
+    assert {s.importance.log2_candidates for s in after.segments} == {4}
+    _, after = scaled(home, tmp_path, method="importance", steps=3, target_bytes=330, candidates=64, name="more.vov")
+    assert {s.importance.log2_candidates for s in after.segments} == {6}
+    with pytest.raises(UsageError, match="power of two from 2 to 262144, not 48"):
+        ScaleOptions(method="importance", candidates=48)
+    with pytest.raises(UsageError, match="candidates go with the method importance"):
+        ScaleOptions(candidates=64)
+
+
+def test_importance_sampling_takes_as_many_steps_as_the_bytes_pay_for(home, tmp_path):
+    report, after = scaled(home, tmp_path, method="importance", candidates=16, target_bytes=260)
     assert 254 <= report.size_bytes <= 260
     assert after.header.sampler.n_steps > 20
-    again, less = scaled(home, tmp_path, method="importance", steps=3, name="fixed.vov")
+    again, less = scaled(home, tmp_path, method="importance", steps=3, candidates=16, name="fixed.vov")
     assert {s.importance.log2_candidates for s in less.segments} == {4}, "without a target"
     assert again.size_bytes < report.size_bytes
 

@@ -201,7 +201,12 @@ def test_a_damaged_vov_file_is_refused(original, tmp_path):
 def test_the_command_prints_a_table_or_json(original, noisy, capsys):
     assert run(["eval", str(original), str(noisy), str(original), "-q"]) == 0
     table = capsys.readouterr().out
-    assert "6 frames of 96x64" in table and f"{psnr(CLIP, NOISY):.2f}" in table and "inf" in table
+    assert (
+        "6 frames of 96x64" in table
+        and "bpp at 96x64" in table
+        and f"{psnr(CLIP, NOISY):.2f}" in table
+        and "inf" in table
+    )
     assert run(["eval", str(original), str(noisy), str(original), "-q", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["rows"][0]["ssim"] == pytest.approx(ssim(CLIP, NOISY))

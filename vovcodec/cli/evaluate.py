@@ -50,7 +50,8 @@ def command(
     """Measure decoded files against the original, and other codecs at the same bytes.
 
     DISTORTED are .vov files, which are decoded on the way, videos, images or numbered sequences. Bytes are those of the
-    whole file; for the other codecs only the coded pictures are counted, no container.
+    whole file; for the other codecs only the coded pictures are counted, no container. bpp is bits per pixel compared,
+    not per pixel of the source.
     """
     sources = [check_source(source) for source in (reference, *distorted)]
     if sum(map(is_pipe, sources)) > 1:
@@ -94,7 +95,8 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
 def _as_text(evaluation: Evaluation) -> str:
     width, height = evaluation.size
     what = "1 frame" if evaluation.n_frames == 1 else f"{evaluation.n_frames} frames"
-    header = ["", "setting", "bytes", "bpp", *(measure.title for measure in evaluation.measures)]
+    # Not the source's pixels, as elsewhere.
+    header = ["", "setting", "bytes", f"bpp at {width}x{height}", *(measure.title for measure in evaluation.measures)]
     lines = [
         [
             row.name,

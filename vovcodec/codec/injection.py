@@ -123,8 +123,8 @@ def checked_words(plan: SteeringPlan, chosen: Choices, shape: tuple[int, ...]) -
     return words
 
 
-def log2_candidates_within(size_bytes: float, n_steps: int) -> int:
-    """Bits per index so that the n_steps − 1 indices fit into `size_bytes`, at most 18.
+def log2_candidates_within(size_bytes: float, n_steps: int, most: int | None = None) -> int:
+    """Bits per index so that the n_steps − 1 indices fit into `size_bytes`, at most `most`, by default 18.
 
     Raises UsageError when there is less than one bit for each.
     """
@@ -137,7 +137,7 @@ def log2_candidates_within(size_bytes: float, n_steps: int) -> int:
             f"{size_bytes:.0f} bytes are too few for {n_steps} steps of importance sampling, which take {least} or "
             "more; lower the steps or raise the byte target"
         )
-    return min(MOST_LOG2_CANDIDATES, n_bits)
+    return min(most or MOST_LOG2_CANDIDATES, n_bits)
 
 
 def inject_indices(

@@ -245,6 +245,8 @@ class ScaleOptions:
 
     target_bytes: size of the whole new file; None = what the preset of the file's model has.
     method: `atoms` or `importance`. steps: sampler steps of importance sampling; with atoms the bytes decide.
+    candidates: of importance sampling at each step, a power of two from 2 to 2^18; fewer where the bytes do not allow
+        as many; None = what they allow, at most 2^14, without target_bytes but with steps 2^10.
     model, limits, approve: as in `DecodeOptions`.
 
     Raises UsageError for values that can never make sense.
@@ -252,6 +254,7 @@ class ScaleOptions:
 
     target_bytes: int | None = None
     steps: int | None = None
+    candidates: int | None = None
     method: Literal["atoms", "importance"] = "atoms"
     model: Path | None = None
     device: str = "auto"
@@ -265,6 +268,11 @@ class ScaleOptions:
         _check_positive(self, "target_bytes", "steps", "threads")
         if self.steps is not None and self.method == "atoms":
             raise UsageError("steps go with the method importance; with atoms the bytes decide how many there are")
+        if self.candidates is not None:
+            if self.method == "atoms":
+                raise UsageError("candidates go with the method importance; atoms are chosen among all there are")
+            if not 2 <= self.candidates <= 1 << 18 or self.candidates.bit_count() != 1:
+                raise UsageError(f"candidates are a power of two from 2 to {1 << 18}, not {self.candidates}")
 
 
 @dataclass(frozen=True)

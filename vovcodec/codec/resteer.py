@@ -57,6 +57,7 @@ from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 __all__ = ["preset_of_header", "read_reference", "resteer"]
 
 _LOG2_CANDIDATES = 10  # the fewest of the published range: by far the best quality per candidate drawn
+_MOST_LOG2_CANDIDATES = 14  # unless more are asked for: time doubles with every bit
 _MOST_STEPS = 1000
 _UNLIKE_DB = 20.0  # thumbnails of original and decoded picture are nearer to each other even at the lowest rates
 
@@ -181,17 +182,17 @@ def read_reference(reference: Path | str, header: StreamHeader, spool: FrameSpoo
         )
 
 
-def _steps_within(payload: float, lengths: list[int]) -> int:
+def _steps_within(payload: float, lengths: list[int], wanted_bits: int, most_bits: int) -> int:
     """Steps of importance sampling, the same for all segments, that use up most of `payload` bytes.
 
-    About 2^10 candidates at each, but whole bits per index waste less at some step counts than at others. lengths:
-    frames per segment, by which the bytes are shared.
+    About 2^wanted_bits candidates at each, but whole bits per index waste less at some step counts than at others.
+    lengths: frames per segment, by which the bytes are shared. most_bits: of an index.
     """
-    most = max(1, int(8 * payload / len(lengths) / _LOG2_CANDIDATES))
+    most = max(1, int(8 * payload / len(lengths) / wanted_bits))
 
     def used(n_indices: int) -> float:
         try:
-            return payload - _left_by_indices(payload, lengths, n_indices + 1)
+            return payload - _left_by_indices(payload, lengths, n_indices + 1, most_bits)
         except UsageError:
             return 0
 
@@ -199,14 +200,14 @@ def _steps_within(payload: float, lengths: list[int]) -> int:
     return 1 + max(choices or [_MOST_STEPS - 1], key=used)
 
 
-def _left_by_indices(payload: float, lengths: list[int], n_steps: int) -> float:
-    """What importance sampling in so many steps leaves of `payload` bytes; lengths: as in `_steps_within`.
+def _left_by_indices(payload: float, lengths: list[int], n_steps: int, most_bits: int) -> float:
+    """What importance sampling in so many steps leaves of `payload` bytes; lengths, most_bits: as in `_steps_within`.
 
     Raises UsageError where a segment has not a bit for each of its indices.
     """
     frames_left = sum(lengths)
     for length in lengths:
-        n_bits = log2_candidates_within(payload * length / frames_left, n_steps)
+        n_bits = log2_candidates_within(payload * length / frames_left, n_steps, most_bits)
         payload -= math.ceil((n_steps - 1) * n_bits / 8)
         frames_left -= length
     return payload
@@ -236,24 +237,28 @@ class _Job:
         self.options, self.listener = options, listener
         self.adapters = Adapters(backbone)
         self.file_bytes = self._file_bytes()
+        # Bits per index: those aimed at, and the most that are taken.
+        asked_bits = options.candidates.bit_length() - 1 if options.candidates else None
+        self.wanted_bits, self.most_bits = asked_bits or _LOG2_CANDIDATES, asked_bits or _MOST_LOG2_CANDIDATES
         # The grid of importance sampling depends on the bytes and takes some in the header: start from a likely one.
         self.header = self._header(options.steps or 100)
         self.payload = self._payload()
+        lengths = [each.n_frames for each in stream.segments]
         if options.method == "importance" and options.steps is None and self.payload is not None:
-            self.header = self._header(_steps_within(self.payload, [each.n_frames for each in stream.segments]))
+            self.header = self._header(_steps_within(self.payload, lengths, self.wanted_bits, self.most_bits))
             self.payload = self._payload()
         if options.method == "importance":
             warn_of_few_steps(self.header.sampler, listener)
             if self.payload is not None:
                 # Too few bytes for any segment are refused before the first one has taken its time.
-                _left_by_indices(self.payload, [each.n_frames for each in stream.segments], self.header.sampler.n_steps)
+                _left_by_indices(self.payload, lengths, self.header.sampler.n_steps, self.most_bits)
 
     def _file_bytes(self) -> int | None:
         options, header = self.options, self.stream.header
         if options.target_bytes is not None:
             return options.target_bytes
         if options.method == "importance" and options.steps is not None:
-            return None  # 2^10 candidates at each of the steps
+            return None  # as many candidates as are asked for, else 2^10, at each of the steps
         chosen = target_file_bytes(
             EncodeOptions(),
             self.preset,
@@ -377,7 +382,9 @@ class _Job:
                     reach = self.preset.steering.reach
                     injected = inject_atoms(velocity, target, plan, index, size_bytes=wanted, reach=reach, on_step=show)
             else:
-                n_bits = _LOG2_CANDIDATES if size_bytes is None else log2_candidates_within(size_bytes, sampler.n_steps)
+                n_bits = self.wanted_bits
+                if size_bytes is not None:
+                    n_bits = log2_candidates_within(size_bytes, sampler.n_steps, self.most_bits)
                 injected = inject_indices(
                     velocity,
                     target,
