@@ -152,7 +152,8 @@ def run(arguments: Sequence[str]) -> int:
         _tell(f"{where}: {message.rstrip('.')} (see {where} --help)")
         return EXIT_USAGE
     except Interrupted as error:
-        _tell(f"vov: {error}\nto continue: {shlex.join(['vov', *arguments])}")
+        again = ["vov", *arguments[:1], *error.options, *arguments[1:]]
+        _tell(f"vov: {error}\nto continue: {shlex.join(again)}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         _tell("vov: interrupted")

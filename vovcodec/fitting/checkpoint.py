@@ -42,6 +42,13 @@ class StateFolder:
         if not resume:
             self.discard()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to go on from."""
+        with contextlib.suppress(OSError):
+            return not any(path.suffix in (".part", ".fit") for path in self.path.iterdir())
+        return True
+
     def write_part(self, segment: int, data: bytes) -> None:
         """Keep a finished segment."""
         self._write(f"{segment}.part", data)
