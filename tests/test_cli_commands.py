@@ -307,6 +307,21 @@ def test_an_interrupted_encode_says_how_to_continue(codec, clip, capsys):
     assert "to continue: vov encode in.mp4 -o out.vov --caption 'a cup'" in err
 
 
+def test_an_interrupted_batch_goes_on_with_what_is_not_there_yet(codec, clip, capsys):
+    clip.with_name("b.mp4").write_bytes(b"another")
+
+    def interrupt(source, target, *more):
+        if Path(source).name == "b.mp4":
+            raise Interrupted("stopped; nothing is kept")
+        Path(target).write_bytes(b"coded")
+
+    for flag, more in (("", " -n"), (" -n", " -n"), (" -y", " -y")):
+        codec.behaviour = interrupt
+        assert run(f"encode{flag} in.mp4 b.mp4 -o out/".split()) == 130
+        assert f"to continue: vov encode{more} in.mp4 b.mp4 -o out/" in capsys.readouterr().err
+        Path("out/in.vov").unlink()
+
+
 def test_an_unexpected_error_is_one_line_and_a_traceback_with_v(codec, clip, capsys):
     codec.behaviour = lambda *arguments: 1 / 0
     assert run(["encode", "in.mp4", "-o", "out.vov"]) == 1

@@ -17,6 +17,7 @@ from vovcodec.cli.progress import (
     format_figures,
     open_progress,
 )
+from vovcodec.progress import stage_in_shares
 
 
 class Clock:
@@ -61,6 +62,16 @@ def test_there_is_no_estimate_before_the_first_unit():
     stage = Stage("fitting", 10, 5, now_s=0.0)
     assert stage.left_s(3.0) is None
     assert Stage("empty", 0, 0, now_s=0.0).percent == 100.0
+
+
+def test_a_stage_in_shares_is_complete_at_the_end_only_and_never_goes_back():
+    stream = io.StringIO()
+    progress = JsonProgress(stream, interval_s=0.0)
+    reached = stage_in_shares(progress, "steering")
+    for share in (0.25, 0.2, 0.9999, 0.5, 1.0):
+        reached(share)
+    percents = [json.loads(line)["percent"] for line in stream.getvalue().splitlines()]
+    assert percents == [0.0, 25.0, 25.0, 99.9, 99.9, 100.0]
 
 
 def test_json_lines_carry_everything():

@@ -592,9 +592,10 @@ def test_an_interrupted_encode_continues_to_the_same_bytes(preset, tmp_path, uni
     expected_bytes, expected = uninterrupted
     stop_at, skip = STOPS[stop]
     coded = tmp_path / "out.vov"
-    with pytest.raises(Interrupted, match="kept"):
+    with pytest.raises(Interrupted, match="kept") as caught:
         encode(source, coded, options, Listener(stop_at, skip))
-    assert not coded.exists()
+    told = "the work so far is kept" if [*states.rglob("*.*")] else "nothing is kept: no segment is finished"
+    assert str(caught.value) == f"stopped; {told}" and not coded.exists()
     n_kept = len(list(states.rglob("*.part")))
     assert n_kept == (1 if stop.startswith("second seg") else 0)
     listener = Listener()

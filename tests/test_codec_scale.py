@@ -80,6 +80,22 @@ def few_candidates(monkeypatch):
     monkeypatch.setattr("vovcodec.codec.injection.MOST_LOG2_CANDIDATES", 5)
 
 
+class Stages(SilentListener):
+    """Where each stage stood after every unit, as (name, shares done)."""
+
+    def __init__(self) -> None:
+        self.shares: list[tuple[str, list[float]]] = []
+
+    def stage(self, name, n_units, done=0):
+        self._n_units, self._done = n_units, done
+        self.shares.append((name, []))
+
+    def advance(self, n_units=1, **figures):
+        self._done += n_units
+        if n_units:
+            self.shares[-1][1].append(self._done / self._n_units)
+
+
 def scaled(home, tmp_path, source="steered", reference="clip.y4m", listener=None, name="out.vov", **options):
     """(report, the new file as read) of one scale."""
     target = tmp_path / name
@@ -110,6 +126,20 @@ def test_the_target_is_hit_from_below_and_the_rest_is_kept(home, tmp_path, sourc
     assert after.header.sampler.seed == before.header.sampler.seed == 5
     assert dataclasses.replace(after.header, sampler=before.header.sampler) == before.header
     assert len(after.segments) == 2, "9 and 3 frames"
+
+
+@pytest.mark.parametrize("target_bytes", [600, 5000])
+def test_every_stage_is_complete_at_its_end_and_not_before(home, tmp_path, target_bytes):
+    """However many steps the bytes pay for."""
+    encoding, scaling = Stages(), Stages()
+    options = EncodeOptions(preset=home / "tiny.yaml", effort=None, target_bytes=target_bytes, device="cpu",
+                            resume=False, state_dir=tmp_path / "state")  # fmt: skip
+    encode(home / "clip.y4m", tmp_path / "made.vov", options, encoding)
+    assert [name for name, _ in encoding.shares] == ["tracing the sampler", "fitting", "steering"] * 2
+    scaled(home, tmp_path, listener=scaling, target_bytes=target_bytes)
+    assert [name for name, _ in scaling.shares] == ["steering"] * 2
+    for name, shares in encoding.shares + scaling.shares:
+        assert shares[-1] == 1.0 and (len(shares) == 1 or shares[-2] < 1.0), name
 
 
 def test_what_it_reports_is_what_a_decoder_shows(home, tmp_path):

@@ -122,6 +122,17 @@ def test_a_count_is_near_what_a_step_needs(usual, wanted):
             assert count == follows or not 0.9 * wanted <= follows <= 1.3 * wanted
 
 
+@pytest.mark.parametrize("codebook", CODEBOOKS)
+@pytest.mark.parametrize("size_bytes", [1, 100, 1500])
+@pytest.mark.parametrize("ratio_q", [12, 48])
+def test_progress_is_near_the_truth_and_complete_at_the_end_only(codebook, size_bytes, ratio_q):
+    shares, plan = [], replace(PLAN, codebook=codebook, snr_ratio_q=ratio_q)
+    steer(gaussian(SHAPE), picture(SHAPE), plan, 0, size_bytes=size_bytes, on_share=shares.append)
+    assert shares[-1] == 1.0 and max(shares[:-1], default=0.0) < 1.0
+    for step, share in enumerate(shares, start=1):
+        assert share == pytest.approx(step / len(shares), abs=0.35)
+
+
 def test_more_bytes_never_make_it_much_worse():
     errors = []
     for size_bytes in (25, 50, 100, 200, 400, 800, 1600):

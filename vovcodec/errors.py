@@ -55,9 +55,13 @@ class OutputExistsError(VovError, FileExistsError):
 
 
 class Interrupted(VovError):
-    """Stopped by the user or a signal; state is kept (exit code 130)."""
+    """Stopped by the user or a signal; the message says what is kept (exit code 130).
+
+    options: what the same command needs besides to go on.
+    """
 
     exit_code = 130
+    options: tuple[str, ...] = ()
 
 
 def name_input(error: VovError, name: object) -> None:

@@ -5,9 +5,15 @@ The codec functions call a `ProgressListener`; the command line turns it into a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["ProgressListener", "SilentListener"]
+__all__ = ["OnShare", "ProgressListener", "SilentListener", "stage_in_shares"]
+
+OnShare = Callable[[float], None]
+"""Takes the share of some work that is done, 1.0 with the last of it and only then."""
+
+_PARTS = 1000
 
 
 class ProgressListener(Protocol):
@@ -40,3 +46,17 @@ class SilentListener:
 
     def warn(self, message: str) -> None:
         pass
+
+
+def stage_in_shares(listener: ProgressListener, name: str) -> OnShare:
+    """Begins a stage whose units are not known beforehand; what it returns may be given estimates, which it smooths:
+    the stage never goes back, and is complete at 1.0 only."""
+    listener.stage(name, _PARTS)
+    done = 0
+
+    def reached(share: float) -> None:
+        nonlocal done
+        before, done = done, _PARTS if share >= 1.0 else max(done, min(int(_PARTS * share), _PARTS - 1))
+        listener.advance(done - before)
+
+    return reached

@@ -158,7 +158,8 @@ def run(arguments: Sequence[str]) -> int:
         fail(f"{message.rstrip('.')} (see {where} --help)", speaker=where)
         return EXIT_USAGE
     except Interrupted as error:
-        fail(f"{error}\nto continue: {shlex.join(['vov', *arguments])}")
+        again = ["vov", *arguments[:1], *error.options, *arguments[1:]]
+        fail(f"{error}\nto continue: {shlex.join(again)}")
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         fail("interrupted")

@@ -68,7 +68,11 @@ def run_each(
             continue
         try:
             code = work(source, target) or 0
-        except Interrupted:
+        except Interrupted as error:
+            # What the jobs before wrote is not to be made again, nor to be an error. An output that was to be replaced
+            # would be left out.
+            if running and target and not (running.overwrite or running.never_overwrite or Path(target).exists()):
+                error.options = ("-n",)
             raise
         except VovError as error:
             tell("error", str(error), as_json, source)

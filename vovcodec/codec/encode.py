@@ -327,7 +327,9 @@ class _Job:
     @property
     def kept(self) -> str:
         """Whether an encode that cannot go on can be continued, in words."""
-        return f"nothing is kept: {self.state.problem}" if self.state.problem else "the work so far is kept"
+        if self.state.problem:
+            return f"nothing is kept: {self.state.problem}"
+        return "nothing is kept: no segment is finished" if self.state.is_empty else "the work so far is kept"
 
     def _kept(self, number: int) -> FinishedSegment | None:
         return kept_segment(self.state, number, self.segments[number].start)

@@ -21,7 +21,7 @@ from vovcodec.container.indices import pack_indices
 from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import SSIM_EVERY, decibels, psnr, ssim
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import OnShare, ProgressListener
 from vovcodec.sampling.importance import FEW_STEPS, select
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
@@ -87,9 +87,9 @@ class LatentEstimate:
         """Of the picture that the estimate x̂₀ = `clean` decodes to."""
         return decibels(self._factor * float((clean - self._target).square().mean()) + 1e-9)
 
-    def shown_by(self, listener: ProgressListener) -> OnStep:
-        """A sampler callback that reports each estimate."""
-        return lambda t, x_t, clean: listener.advance(psnr_db=self.psnr_db(clean))
+    def shown_by(self, listener: ProgressListener, n_units: int = 1) -> OnStep:
+        """A sampler callback that reports each estimate, and so many units of work; 0 where others count them."""
+        return lambda t, x_t, clean: listener.advance(n_units, psnr_db=self.psnr_db(clean))
 
 
 def inject_atoms(
@@ -101,12 +101,15 @@ def inject_atoms(
     size_bytes: float,
     reach: float = 1.0,
     on_step: OnStep | None = None,
+    on_share: OnShare | None = None,
 ) -> Injected:
     """Steer segment `index` towards the latents `target` until `size_bytes` are spent.
 
     Raises UsageError when they do not suffice for a single atom.
     """
-    steered, chosen, latents = steer(velocity, target, plan, index, size_bytes=size_bytes, reach=reach, on_step=on_step)
+    steered, chosen, latents = steer(
+        velocity, target, plan, index, size_bytes=size_bytes, reach=reach, on_step=on_step, on_share=on_share
+    )
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
     words = checked_words(steered, chosen, tuple(target.shape))

@@ -50,7 +50,7 @@ from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
 from vovcodec.errors import MediaError, UsageError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, stage_in_shares
 from vovcodec.sampling.schedule import LEAST_STEERED_TIME, full_grid_injections
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 
@@ -368,9 +368,7 @@ class _Job:
         estimate = LatentEstimate(frames, target)
         caption = self.stream.caption_of(segment)
         sampler = self.header.sampler
-        # Steps of atoms are not known before the bytes are spent: a guess for the progress bar.
-        listener.stage("steering", sampler.n_steps or 20)
-        show = estimate.shown_by(listener)
+        show = estimate.shown_by(listener, 0 if self.options.method == "atoms" else 1)
         n_evaluations = 0
         with self.adapters.velocity(self.stream.header, segment, caption) as velocity:
             if self.options.method == "atoms":
@@ -379,9 +377,18 @@ class _Job:
                 arguments = (backbone, self._preset_of_picture(segment), velocity, frames, target, plan, index)
                 injected, n_evaluations = inject_scene(*arguments, size_bytes=wanted, listener=listener, on_step=show)
                 if injected is None:
-                    reach = self.preset.steering.reach
-                    injected = inject_atoms(velocity, target, plan, index, size_bytes=wanted, reach=reach, on_step=show)
+                    injected = inject_atoms(
+                        velocity,
+                        target,
+                        plan,
+                        index,
+                        size_bytes=wanted,
+                        reach=self.preset.steering.reach,
+                        on_step=show,
+                        on_share=stage_in_shares(listener, "steering"),
+                    )
             else:
+                listener.stage("steering", sampler.n_steps)
                 n_bits = self.wanted_bits
                 if size_bytes is not None:
                     n_bits = log2_candidates_within(size_bytes, sampler.n_steps, self.most_bits)

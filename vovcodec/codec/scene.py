@@ -30,7 +30,7 @@ from vovcodec.codec.view import best_view
 from vovcodec.container.writer import scene_bits
 from vovcodec.entropy.choices import choices_bits
 from vovcodec.presets import Preset
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, stage_in_shares
 from vovcodec.sampling.camera import Camera
 from vovcodec.sampling.sampler import OnStep, Velocity, estimate
 from vovcodec.sampling.scene import SceneVelocity, scene_start
@@ -38,7 +38,6 @@ from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = ["inject_scene", "may_rest_on_scenes"]
 
-_LIKELY_STEPS = 40  # for the progress bar
 _SHARE, _SHARE_PER_DB = 0.82, 0.028
 _LEAST_SHARE, _MOST_SHARE = 0.45, 0.9
 _MOST_OF_A_VECTOR = 0.05  # a vector with more of the bytes was asked for; with less a scene can do without it
@@ -88,14 +87,12 @@ def inject_scene(
     listener.advance()
     if view is None:
         return None, 0
-    listener.stage("steering a picture of the scene", _LIKELY_STEPS)
     states: list[tuple[float, Tensor]] = []
     pictures: list[Tensor] = []
 
     def record(t: float, x_t: Tensor, clean: Tensor) -> None:
         states.append((t, x_t))
         pictures.append(clean)
-        listener.advance()
 
     def better_db(n_injections: int) -> float:
         """10·log₁₀ E/D(b) of the picture after so many injections."""
@@ -112,6 +109,7 @@ def inject_scene(
         weights=view.weights(backbone.geometry.space_stride),
         reach=steering.reach,
         on_step=record,
+        on_share=stage_in_shares(listener, "steering a picture of the scene"),
     )
     size_bytes -= both_bytes
     n_steps = len(scene_plan.counts) + 1
@@ -131,7 +129,6 @@ def inject_scene(
     with torch.no_grad():
         t, x_t = states[n_scene]
         picture = estimate(velocity, x_t, t, is_last=True)
-    listener.stage("steering what moves", _LIKELY_STEPS // 4)
     standing = view.scene.standing(picture, len(frames))
     start_q = scene_start(view.scene.impose(target, torch.zeros_like(target)))
     clip_plan, moves, latents = steer(
@@ -142,6 +139,7 @@ def inject_scene(
         size_bytes=size_bytes,
         reach=steering.reach,
         on_step=on_step,
+        on_share=stage_in_shares(listener, "steering what moves"),
     )
     # Once from where the picture was cut; the clip's first estimate is known.
     n_evaluations += evaluations_of_steps(backbone.id, 1, False)

@@ -47,7 +47,7 @@ from vovcodec.fitting.fit import (
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.fitting.ranks import ALONE, Ranks
 from vovcodec.presets import Preset
-from vovcodec.progress import ProgressListener
+from vovcodec.progress import ProgressListener, stage_in_shares
 from vovcodec.sampling.sampler import Velocity
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
@@ -96,16 +96,16 @@ def _objective(
     def record(t: float, x_t: Tensor, clean: Tensor) -> None:
         states.append((x_t, t))
         scales.append(float((clean - target).square().mean()) + 1e-12)
-        listener.advance()
 
-    listener.stage("tracing the sampler", len(times) - 1)
     if steering_bytes:
-        reach = preset.steering.reach
-        steer(velocity, target, plan, index, size_bytes=steering_bytes, reach=reach, on_step=record)
+        reached, reach = stage_in_shares(listener, "tracing the sampler"), preset.steering.reach
+        steer(velocity, target, plan, index, size_bytes=steering_bytes, reach=reach, on_step=record, on_share=reached)
     else:
+        listener.stage("tracing the sampler", len(times) - 1)
         with torch.no_grad():
             for x_t, t in straight_path(target, times, plan.seed, index):
                 record(t, x_t, x_t - t * velocity(x_t, t))
+                listener.advance()
     return TrajectoryObjective(target, states, scales, plan.seed, index, fitting.batch), len(states)
 
 
@@ -145,7 +145,7 @@ def encode_segment(
     if not injects:
         share = 1.0
     n_evaluations = 0
-    # Sampler steps are not known before the bytes are spent: a guess for the progress bar.
+    # Steered steps are not known before the bytes are spent.
     times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
 
     finish = functools.partial(
@@ -165,7 +165,7 @@ def encode_segment(
                     index,
                     size_bytes=payload_bytes + (_VECTOR_FIELDS_BYTES if adapter else 0),
                     listener=listener,
-                    on_step=estimate.shown_by(listener),
+                    on_step=estimate.shown_by(listener, 0),
                 )
             )
         if injected is not None:
@@ -216,8 +216,11 @@ def encode_segment(
         if injects and payload_bytes is not None:
             steering_bytes = payload_bytes - len(model) - len(words)
 
-    listener.stage("steering" if injects else "sampling", len(times) - 1)
-    show = estimate.shown_by(listener)
+    show, reached = estimate.shown_by(listener, 0 if steers else 1), None
+    if steers:
+        reached = stage_in_shares(listener, "steering")
+    else:
+        listener.stage("steering" if injects else "sampling", len(times) - 1)
     with adapted_velocity(backbone, caption, adapter, theta) as velocity:
         if steers:
             injected = inject_atoms(
@@ -228,6 +231,7 @@ def encode_segment(
                 size_bytes=steering_bytes,
                 reach=preset.steering.reach,
                 on_step=show,
+                on_share=reached,
             )
         elif injects:
             n_bits = log2_candidates_within(steering_bytes, header_sampler.n_steps)

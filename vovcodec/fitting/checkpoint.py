@@ -51,6 +51,13 @@ class StateFolder:
         with contextlib.suppress(OSError):
             os.utime(self.path)  # in use
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to go on from."""
+        with contextlib.suppress(OSError):
+            return not any(path.suffix in (".part", ".fit") for path in self.path.iterdir())
+        return True
+
     def write_part(self, segment: int, data: bytes) -> None:
         """Keep a finished segment."""
         self._write(f"{segment}.part", data)

@@ -39,10 +39,11 @@ from vovcodec.container.counts import (
 from vovcodec.entropy.choices import Choice, Choices, choices_bits
 from vovcodec.entropy.positions import MAX_POSITIONS
 from vovcodec.errors import UsageError
+from vovcodec.progress import OnShare
 from vovcodec.sampling.codebook import Codebook, make_codebook
 from vovcodec.sampling.noise import Purpose, Stream, normal
 from vovcodec.sampling.sampler import OnStep, Velocity, advance, estimate, initial_noise, sample
-from vovcodec.sampling.schedule import LAST_UNIT, LEAST_STEERED_TIME, ancestral_etas, snr_grid
+from vovcodec.sampling.schedule import LAST_UNIT, LEAST_STEERED_TIME, ancestral_etas, full_grid_injections, snr_grid
 from vovcodec.sampling.trellis import MAX_PATH_ATOMS, TrellisCodebook, bits_to_reach
 
 __all__ = ["MAX_INJECTIONS", "SteeringPlan", "follow", "steer"]
@@ -52,6 +53,7 @@ _LONGEST_SHORTLIST = 1 << 17  # no step of any sensible budget takes more
 # Of the count that a step needs: as good as that, where a file says it in fewer bits. And how far whole numbers may be
 # off, which is what matters where they are small.
 _FEWEST, _MOST, _ROUNDED = 0.9, 1.3, 0.6
+_GROWTH = 0.45  # what is spent grows with about this power of the ratio; for progress only
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ def steer(
     weights: Tensor | None = None,
     reach: float = 1.0,
     on_step: OnStep | None = None,
+    on_share: OnShare | None = None,
 ) -> tuple[SteeringPlan, Choices, Tensor]:
     """Encoder: sample towards `target` until the bytes are spent.
 
@@ -213,6 +216,7 @@ def steer(
             Encoder only: the decoder does not need them.
         reach: of the code words, as a multiple of g·‖r‖. Encoder only.
         on_step: see `sampler.OnStep`.
+        on_share: told after each step, an estimate as long as there are more.
 
     Returns:
         The plan with counts and last_q, what was chosen, and the latents a decoder will get.
@@ -237,6 +241,8 @@ def steer(
         clean = estimate(velocity, x_t, t, is_last=finished)
         if on_step is not None:
             on_step(t, x_t, clean)
+        if on_share is not None:
+            on_share(1.0 if finished else _share_of_steps(plan, 8.0 * size_bytes, counts, n_positions))
         if finished:
             return replace(plan, counts=tuple(counts), last_q=last_q), choices, clean
         step = len(counts)
@@ -262,6 +268,15 @@ def steer(
         counts.append(count)
         x_t = advance(x_t, clean, t, t_next, eta, _noise(codebook, choices[-1]) if count else None)
         t = t_next
+
+
+def _share_of_steps(plan: SteeringPlan, bits: float, counts: list[int], n_positions: int) -> float:
+    """How far the step after `counts` is, of all that a budget of so many bits is likely to pay for."""
+    before, spent = (choices_bits(plan.codebook, each, n_positions) for each in (list(plan.before), counts))
+    growth = _GROWTH * math.log(1 + plan.snr_ratio_q / 64)
+    more = math.log(max(1.0, (bits - before) / max(1.0, spent))) / growth
+    most = full_grid_injections(plan.snr_start_q, plan.snr_ratio_q, MAX_INJECTIONS, LEAST_STEERED_TIME)
+    return (len(counts) + 1) / (min(len(counts) + more, max(most, len(counts))) + 2)
 
 
 def _step_to(plan: SteeringPlan, step: int, last_q: int) -> tuple[float, float]:
