@@ -23,6 +23,7 @@ from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
 from vovcodec.codec.injection import (
     CodedSegment,
+    Injected,
     LatentEstimate,
     finished_segment,
     inject_atoms,
@@ -37,20 +38,13 @@ from vovcodec.container import CodedVector, Sampler
 from vovcodec.entropy.symbols import decode_symbols, encode_symbols
 from vovcodec.errors import VovError
 from vovcodec.fitting.checkpoint import StateFolder
-from vovcodec.fitting.fit import (
-    FitSettings,
-    StageSettings,
-    entry_scale,
-    fit_vector,
-    initial_vector,
-)
+from vovcodec.fitting.fit import FitSettings, StageSettings, entry_scale, fit_vector, initial_vector
 from vovcodec.fitting.objective import Objective, ReferenceObjective, TrajectoryObjective, straight_path
 from vovcodec.fitting.ranks import ALONE, Ranks
 from vovcodec.presets import Preset
 from vovcodec.progress import ProgressListener, stage_in_shares
-from vovcodec.sampling.sampler import Velocity
 from vovcodec.sampling.schedule import time_grid
-from vovcodec.sampling.steering import SteeringPlan, steer
+from vovcodec.sampling.steering import steer
 
 __all__ = ["encode_segment"]
 
@@ -74,39 +68,6 @@ def _fit_settings(preset: Preset, vector_bytes: float | None, lr_unit: float) ->
         target_bytes=None if vector_bytes is None else math.floor(vector_bytes),
         published=preset.fitting.objective == "reference",
     )
-
-
-def _objective(
-    preset: Preset,
-    plan: SteeringPlan,
-    times: list[float],
-    velocity: Velocity,
-    target: Tensor,
-    index: int,
-    steering_bytes: float,
-    listener: ProgressListener,
-) -> tuple[Objective, int]:
-    """The preset's objective and the network evaluations spent on setting it up."""
-    fitting = preset.fitting
-    if fitting.objective == "reference":
-        return ReferenceObjective(target, plan.seed, index, fitting.batch), 0
-    states: list[tuple[Tensor, float]] = []
-    scales: list[float] = []
-
-    def record(t: float, x_t: Tensor, clean: Tensor) -> None:
-        states.append((x_t, t))
-        scales.append(float((clean - target).square().mean()) + 1e-12)
-
-    if steering_bytes:
-        reached, reach = stage_in_shares(listener, "tracing the sampler"), preset.steering.reach
-        steer(velocity, target, plan, index, size_bytes=steering_bytes, reach=reach, on_step=record, on_share=reached)
-    else:
-        listener.stage("tracing the sampler", len(times) - 1)
-        with torch.no_grad():
-            for x_t, t in straight_path(target, times, plan.seed, index):
-                record(t, x_t, x_t - t * velocity(x_t, t))
-                listener.advance()
-    return TrajectoryObjective(target, states, scales, plan.seed, index, fitting.batch), len(states)
 
 
 def encode_segment(
@@ -135,115 +96,175 @@ def encode_segment(
         state: where an unfinished fit is kept.
         ranks: processes that fit the vector together; each calls this with the same arguments.
     """
-    plan = plan_of_preset(preset, is_still=False)
-    if header_sampler.schedule == "snr":
-        plan = replace(plan, snr_start_q=header_sampler.snr_start_q, snr_ratio_q=header_sampler.snr_ratio_q)
-    target = backbone.to_latents(frames)
-    estimate = LatentEstimate(frames, target)
-    steers, injects = preset.steering.method == "atoms", preset.steering.method != "none"
-    share = preset.rate.split[0] if preset.rate.split else DEFAULT_VECTOR_SHARE
-    if not injects:
-        share = 1.0
-    n_evaluations = 0
-    # Steered steps are not known before the bytes are spent.
-    times = [1.0] * 20 if steers else time_grid(header_sampler.n_steps, header_sampler.shift_q8)
-
+    work = _Work(backbone, preset, header_sampler, adapter, caption, frames, index, listener, ranks)
     finish = functools.partial(
         finished_segment, backbone, original=frames[:n_frames], index=index, first_frame=first_frame
     )
+    n_evaluations = 0
     if payload_bytes is not None and may_rest_on_scenes(backbone, preset):
-        with adapted_velocity(backbone, caption, None, None) as plain:
-            # Rounding differs from process to process, what follows must not.
-            injected, n_evaluations = ranks.first(
-                lambda: inject_scene(
-                    backbone,
-                    preset,
-                    plain,
-                    frames,
-                    target,
-                    plan,
-                    index,
-                    size_bytes=payload_bytes + (_VECTOR_FIELDS_BYTES if adapter else 0),
-                    listener=listener,
-                    on_step=estimate.shown_by(listener, 0),
-                )
-            )
+        injected, n_evaluations = work.scene(payload_bytes)
         if injected is not None:
             return finish(injected, vector=None, n_evaluations=n_evaluations)
-
+    vector_bytes, steering_bytes = work.shares(payload_bytes)
     vector: CodedVector | None = None
     theta: np.ndarray | None = None
-    vector_bytes = None if payload_bytes is None or adapter is None else share * payload_bytes
-    if not injects:
-        steering_bytes = 0.0
-    elif payload_bytes is None:
-        steering_bytes = float(preset.steering.bytes)
-    else:
-        steering_bytes = payload_bytes - (vector_bytes or 0.0)
     if adapter is not None:
+        vector, theta, n_fit = work.fitted(vector_bytes, steering_bytes, state)
+        n_evaluations += n_fit
+        if work.injects and payload_bytes is not None:
+            steering_bytes = payload_bytes - vector.size_bytes
+    return finish(work.injected(theta, steering_bytes), vector=vector, n_evaluations=n_evaluations)
+
+
+class _Work:
+    """What the parts of one segment share: its latents, the plan of its steering, how its estimate is shown."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        preset: Preset,
+        header_sampler: Sampler,
+        adapter: LowRankAdapter | None,
+        caption: str,
+        frames: np.ndarray,
+        index: int,
+        listener: ProgressListener,
+        ranks: Ranks,
+    ) -> None:
+        self.backbone, self.preset, self.sampler, self.adapter = backbone, preset, header_sampler, adapter
+        self.caption, self.frames, self.index, self.listener, self.ranks = caption, frames, index, listener, ranks
+        self.steers, self.injects = preset.steering.method == "atoms", preset.steering.method != "none"
+        self.plan = plan_of_preset(preset, is_still=False)
+        if header_sampler.schedule == "snr":
+            self.plan = replace(
+                self.plan, snr_start_q=header_sampler.snr_start_q, snr_ratio_q=header_sampler.snr_ratio_q
+            )
+        self.target = backbone.to_latents(frames)
+        self.estimate = LatentEstimate(frames, self.target)
+
+    def scene(self, payload_bytes: float) -> tuple[Injected | None, int]:
+        """A picture of the segment's scene and the clip on top of it, where that pays, and network evaluations."""
+        with adapted_velocity(self.backbone, self.caption, None, None) as plain:
+            # Rounding differs from process to process, what follows must not.
+            return self.ranks.first(
+                lambda: inject_scene(
+                    self.backbone,
+                    self.preset,
+                    plain,
+                    self.frames,
+                    self.target,
+                    self.plan,
+                    self.index,
+                    size_bytes=payload_bytes + (_VECTOR_FIELDS_BYTES if self.adapter else 0),
+                    listener=self.listener,
+                    on_step=self.estimate.shown_by(self.listener, 0),
+                )
+            )
+
+    def shares(self, payload_bytes: float | None) -> tuple[float | None, float]:
+        """Bytes of the vector, None where λ decides or there is none, and of the steering."""
+        share = self.preset.rate.split[0] if self.preset.rate.split else DEFAULT_VECTOR_SHARE
+        if not self.injects:
+            share = 1.0
+        vector_bytes = None if payload_bytes is None or self.adapter is None else share * payload_bytes
+        if not self.injects:
+            return vector_bytes, 0.0
+        if payload_bytes is None:
+            return vector_bytes, float(self.preset.steering.bytes)
+        return vector_bytes, payload_bytes - (vector_bytes or 0.0)
+
+    def fitted(
+        self, vector_bytes: float | None, steering_bytes: float, state: StateFolder | None
+    ) -> tuple[CodedVector, np.ndarray, int]:
+        """The vector as the file has it, θ̂ float32 [k] as a decoder gets it from there, and network evaluations."""
+        adapter, preset = self.adapter, self.preset
         # The published recipe gives rates and start for the vector itself, ours for the factor entries.
         unit = 1.0 if preset.fitting.objective == "reference" else entry_scale(adapter)
-        settings = _fit_settings(preset, vector_bytes, unit)
-        with adapted_velocity(backbone, caption, None, None, for_fitting=True) as plain:
-            traced_bytes = steering_bytes if steers else 0.0
-            objective, n_setup = _objective(preset, plan, times, plain, target, index, traced_bytes, listener)
-        start = unit * initial_vector(plan.seed, index, adapter.vector_length).to(backbone.device)
+        objective, n_setup = self._objective(steering_bytes)
+        start = unit * initial_vector(self.plan.seed, self.index, adapter.vector_length).to(self.backbone.device)
         if preset.adaptation.projection == "offset-philox":
             start = torch.zeros_like(start)
         with (
-            adapted_velocity(backbone, caption, adapter, None, for_fitting=True) as velocity,
-            backbone.fitting_precision(),
-            out_of_memory_explained("fitting the vector", str(backbone.device), *_fitting_remedies(preset)),
+            adapted_velocity(self.backbone, self.caption, adapter, None, for_fitting=True) as velocity,
+            self.backbone.fitting_precision(),
+            out_of_memory_explained("fitting the vector", str(self.backbone.device), *_fitting_remedies(preset)),
         ):
             fitted = fit_vector(
                 adapter,
                 velocity,
                 objective,
-                settings,
+                _fit_settings(preset, vector_bytes, unit),
                 start,
-                segment=index,
+                segment=self.index,
                 state=state,
-                listener=listener,
+                listener=self.listener,
                 on_progress=lambda loss, bits: {"loss": loss} | ({} if bits is None else {"size_bytes": bits / 8}),
-                ranks=ranks,
+                ranks=self.ranks,
             )
-        n_evaluations += n_setup + fitted.n_evaluations
         model, words = encode_symbols(fitted.symbols)
         if not np.array_equal(decode_symbols(model, words, len(fitted.symbols)), fitted.symbols):
             raise VovError("the coded vector does not decode to the fitted one; nothing is written; please report it")
         vector = CodedVector(step_size_q=fitted.step_size_q, model=model, words=words)
-        theta = fitted.theta
-        if injects and payload_bytes is not None:
-            steering_bytes = payload_bytes - len(model) - len(words)
+        return vector, fitted.theta, n_setup + fitted.n_evaluations
 
-    show, reached = estimate.shown_by(listener, 0 if steers else 1), None
-    if steers:
-        reached = stage_in_shares(listener, "steering")
-    else:
-        listener.stage("steering" if injects else "sampling", len(times) - 1)
-    with adapted_velocity(backbone, caption, adapter, theta) as velocity:
-        if steers:
-            injected = inject_atoms(
+    def _objective(self, steering_bytes: float) -> tuple[Objective, int]:
+        """The preset's objective and the network evaluations spent on setting it up."""
+        plan, target, index, batch = self.plan, self.target, self.index, self.preset.fitting.batch
+        if self.preset.fitting.objective == "reference":
+            return ReferenceObjective(target, plan.seed, index, batch), 0
+        states: list[tuple[Tensor, float]] = []
+        scales: list[float] = []
+
+        def record(t: float, x_t: Tensor, clean: Tensor) -> None:
+            states.append((x_t, t))
+            scales.append(float((clean - target).square().mean()) + 1e-12)
+
+        with adapted_velocity(self.backbone, self.caption, None, None, for_fitting=True) as plain:
+            if self.steers:
+                steer(
+                    plain,
+                    target,
+                    plan,
+                    index,
+                    size_bytes=steering_bytes,
+                    reach=self.preset.steering.reach,
+                    on_step=record,
+                    on_share=stage_in_shares(self.listener, "tracing the sampler"),
+                )
+            else:
+                times = time_grid(self.sampler.n_steps, self.sampler.shift_q8)
+                self.listener.stage("tracing the sampler", len(times) - 1)
+                with torch.no_grad():
+                    for x_t, t in straight_path(target, times, plan.seed, index):
+                        record(t, x_t, x_t - t * plain(x_t, t))
+                        self.listener.advance()
+        return TrajectoryObjective(target, states, scales, plan.seed, index, batch), len(states)
+
+    def injected(self, theta: np.ndarray | None, steering_bytes: float) -> Injected:
+        """What steers the sampler, under the model as θ̂ adapts it."""
+        listener, target, index = self.listener, self.target, self.index
+        show = self.estimate.shown_by(listener, 0 if self.steers else 1)
+        with adapted_velocity(self.backbone, self.caption, self.adapter, theta) as velocity:
+            if self.steers:
+                return inject_atoms(
+                    velocity,
+                    target,
+                    self.plan,
+                    index,
+                    size_bytes=steering_bytes,
+                    reach=self.preset.steering.reach,
+                    on_step=show,
+                    on_share=stage_in_shares(listener, "steering"),
+                )
+            listener.stage("steering" if self.injects else "sampling", self.sampler.n_steps)
+            if not self.injects:
+                return inject_nothing(velocity, target, self.sampler, index, on_step=show)
+            return inject_indices(
                 velocity,
                 target,
-                plan,
+                self.sampler,
                 index,
-                size_bytes=steering_bytes,
-                reach=preset.steering.reach,
-                on_step=show,
-                on_share=reached,
-            )
-        elif injects:
-            n_bits = log2_candidates_within(steering_bytes, header_sampler.n_steps)
-            injected = inject_indices(
-                velocity,
-                target,
-                header_sampler,
-                index,
-                log2_candidates=n_bits,
+                log2_candidates=log2_candidates_within(steering_bytes, self.sampler.n_steps),
                 listener=listener,
                 on_step=show,
             )
-        else:
-            injected = inject_nothing(velocity, target, header_sampler, index, on_step=show)
-    return finish(injected, vector=vector, n_evaluations=n_evaluations)
