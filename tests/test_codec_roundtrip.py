@@ -411,10 +411,9 @@ def test_realism_of_several_segments_and_of_a_part(preset, tmp_path):
     assert report.n_network_evaluations == 1 + len(last.atoms.counts) + EXTRA + REALISM_STEPS
 
 
-@pytest.mark.parametrize("target_bytes", [40_000_000, 10**12])
-def test_more_bytes_than_any_file_can_use(preset, tmp_path, target_bytes):
+def test_more_bytes_than_any_file_can_use(preset, tmp_path):
     listener = Listener()
-    options = EncodeOptions(preset=preset, effort="instant", target_bytes=target_bytes)
+    options = EncodeOptions(preset=preset, effort="instant", target_bytes=10**12)
     report = encode(clip(tmp_path, 1), tmp_path / "out.vov", options, listener)
     assert report.size_bytes < 100_000 and report.peak_memory_bytes < 4e9
     assert any("has no use for more" in note for note in listener.notes)
