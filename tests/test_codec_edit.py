@@ -55,7 +55,7 @@ def home(tmp_path_factory) -> Path:
     (folder / "tiny.yaml").write_text(PRESET)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VOVCODEC_MODELS", str(folder))
-        patch.setattr("vovcodec.codec.injection.MOST_LOG2_CANDIDATES", 5)
+        patch.setattr("vovcodec.codec.importance.MOST_LOG2_CANDIDATES", 5)
         write_clip(folder / "clip.y4m", picture())
         write_clip(folder / "still.png", picture(1), 0)
         for name, effort, caption in (

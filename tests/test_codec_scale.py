@@ -77,7 +77,7 @@ def model(monkeypatch, home):
 @pytest.fixture
 def few_candidates(monkeypatch):
     """At most 32 per step, for speed."""
-    monkeypatch.setattr("vovcodec.codec.injection.MOST_LOG2_CANDIDATES", 5)
+    monkeypatch.setattr("vovcodec.codec.importance.MOST_LOG2_CANDIDATES", 5)
 
 
 class Stages(SilentListener):

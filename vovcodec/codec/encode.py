@@ -31,7 +31,7 @@ from vovcodec.codec.captions import require_captioner, resolve_caption
 from vovcodec.codec.devices import device_of_rank, listed_devices, process_rank, threads_per_worker
 from vovcodec.codec.finished import FinishedSegment, keep_segment, kept_segment
 from vovcodec.codec.header import chosen_size, new_header
-from vovcodec.codec.injection import warn_of_few_steps
+from vovcodec.codec.importance import warn_of_few_steps
 from vovcodec.codec.measure import peak_memory_bytes, section_sizes
 from vovcodec.codec.models import BackboneCache, announce_needs, load_preset_backbone, require_model
 from vovcodec.codec.options import EncodeOptions

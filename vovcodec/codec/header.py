@@ -11,9 +11,9 @@ from vovcodec.codec.plans import adaptation_of_preset, sampler_of_preset
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import StreamHeader
 from vovcodec.container.layout import ASPECT_MAX, CODED_SIDE_MAX, RATE_MAX, SOURCE_SIDE_MAX
-from vovcodec.errors import MediaError, UsageError
+from vovcodec.errors import MediaError
 from vovcodec.media import MediaInfo, coded_size
-from vovcodec.media.geometry import Segment
+from vovcodec.media.geometry import Segment, require_multiples
 from vovcodec.presets import Preset, preset_digest
 
 __all__ = ["chosen_size", "nearest_fraction", "new_header"]
@@ -34,15 +34,10 @@ def chosen_size(info: MediaInfo, preset: Preset, options: EncodeOptions) -> tupl
     multiple = preset.geometry.multiple
     if options.size is None:
         return coded_size(info.width, info.height, short_side=preset.geometry.short_side, multiple=multiple)
-    width, height = options.size
-    if width % multiple or height % multiple or max(width, height) > CODED_SIDE_MAX:
-        most = CODED_SIDE_MAX // multiple
-        nearest = "x".join(str(min(most, max(1, round(side / multiple))) * multiple) for side in options.size)
-        raise UsageError(
-            f"preset {preset.name} codes sizes that are multiples of {multiple}, up to {CODED_SIDE_MAX}; "
-            f"{width}x{height} is not one, the nearest is {nearest} (the decoder scales to any size)"
-        )
-    return width, height
+    require_multiples(
+        options.size, multiple, CODED_SIDE_MAX, f"preset {preset.name} codes", " (the decoder scales to any size)"
+    )
+    return options.size
 
 
 def new_header(

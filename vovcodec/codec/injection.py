@@ -1,4 +1,4 @@
-"""What the sampler's noise carries, chosen with the original in sight: atoms or importance-sampling indices.
+"""What the sampler's noise carries, chosen with the original in sight: atoms (importance.py has indices), or nothing.
 
 The last stage of encode and all of scale.
 """
@@ -14,35 +14,26 @@ from torch import Tensor
 from vovcodec.backbone.geometry import evaluations_of_steps
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.check import segment_check
-from vovcodec.codec.plans import coded_atoms, importance_plan
+from vovcodec.codec.plans import coded_atoms
 from vovcodec.codec.regenerate import shown_frames
 from vovcodec.container import CodedAtoms, CodedIndices, CodedVector, Sampler, Segment
-from vovcodec.container.indices import pack_indices
 from vovcodec.entropy.choices import Choices, decode_choices, encode_choices, same_choices
 from vovcodec.errors import UsageError, VovError
 from vovcodec.metrics import SSIM_EVERY, decibels, psnr, ssim
-from vovcodec.progress import OnShare, ProgressListener
-from vovcodec.sampling.importance import FEW_STEPS, select
+from vovcodec.progress import ProgressListener, stage_in_shares
 from vovcodec.sampling.sampler import OnStep, Velocity, initial_noise, sample
 from vovcodec.sampling.schedule import time_grid
 from vovcodec.sampling.steering import SteeringPlan, steer
 
 __all__ = [
-    "MOST_LOG2_CANDIDATES",
     "CodedSegment",
     "Injected",
     "LatentEstimate",
     "checked_words",
     "finished_segment",
     "inject_atoms",
-    "inject_indices",
     "inject_nothing",
-    "log2_candidates_within",
-    "warn_of_few_steps",
 ]
-
-# The published range is 2^10 .. 2^18; fewer candidates are what few bytes leave.
-MOST_LOG2_CANDIDATES = 18
 
 
 @dataclass(frozen=True)
@@ -99,16 +90,25 @@ def inject_atoms(
     index: int,
     *,
     size_bytes: float,
-    reach: float = 1.0,
-    on_step: OnStep | None = None,
-    on_share: OnShare | None = None,
+    reach: float,
+    estimate: LatentEstimate,
+    listener: ProgressListener,
 ) -> Injected:
     """Steer segment `index` towards the latents `target` until `size_bytes` are spent.
+
+    reach: see `steering.steer`. estimate: of `target`'s frames, to tell the listener of.
 
     Raises UsageError when they do not suffice for a single atom.
     """
     steered, chosen, latents = steer(
-        velocity, target, plan, index, size_bytes=size_bytes, reach=reach, on_step=on_step, on_share=on_share
+        velocity,
+        target,
+        plan,
+        index,
+        size_bytes=size_bytes,
+        reach=reach,
+        on_step=estimate.shown_by(listener, 0),
+        on_share=stage_in_shares(listener, "steering"),
     )
     if not steered.counts:
         raise UsageError(f"{size_bytes:.0f} bytes leave no room for steering; raise the byte target")
@@ -126,58 +126,20 @@ def checked_words(plan: SteeringPlan, chosen: Choices, shape: tuple[int, ...]) -
     return words
 
 
-def log2_candidates_within(size_bytes: float, n_steps: int, most: int | None = None) -> int:
-    """Bits per index so that the n_steps − 1 indices fit into `size_bytes`, at most `most`, by default 18.
-
-    Raises UsageError when there is less than one bit for each.
-    """
-    if n_steps < 2:
-        raise UsageError("importance sampling needs at least 2 steps: the last one carries nothing")
-    n_bits = int(8 * size_bytes) // (n_steps - 1)
-    if n_bits < 1:
-        least = math.ceil((n_steps - 1) / 8)
-        raise UsageError(
-            f"{size_bytes:.0f} bytes are too few for {n_steps} steps of importance sampling, which take {least} or "
-            "more; lower the steps or raise the byte target"
-        )
-    return min(most or MOST_LOG2_CANDIDATES, n_bits)
-
-
-def inject_indices(
+def inject_nothing(
     velocity: Velocity,
     target: Tensor,
     sampler: Sampler,
     index: int,
     *,
-    log2_candidates: int,
+    estimate: LatentEstimate,
     listener: ProgressListener,
-    on_step: OnStep | None = None,
-) -> Injected:
-    """Importance sampling of segment `index` on the header's time grid, 2^log2_candidates candidates per step."""
-    plan = importance_plan(sampler, log2_candidates)
-    # The time goes into drawing candidates, not into the network: what to expect is no secret.
-    listener.note(f"importance sampling: 2^{log2_candidates} candidates at each of {plan.n_indices} steps")
-    indices, latents = select(velocity, target, plan, index, on_step=on_step)
-    coded = CodedIndices(log2_candidates=log2_candidates, indices=pack_indices(indices, log2_candidates))
-    return Injected(latents, plan.n_steps, importance=coded)
-
-
-def warn_of_few_steps(sampler: Sampler, listener: ProgressListener) -> None:
-    """Importance sampling makes pictures worse when its steps are few, whatever it costs."""
-    if sampler.n_steps <= FEW_STEPS:
-        listener.warn(
-            f"importance sampling with {sampler.n_steps} steps: the method's own plot shows that {FEW_STEPS} or fewer "
-            "make pictures worse than none; take more steps, or atoms"
-        )
-
-
-def inject_nothing(
-    velocity: Velocity, target: Tensor, sampler: Sampler, index: int, *, on_step: OnStep | None = None
 ) -> Injected:
     """The plain sampler of a file without steering; `target` gives shape and device only."""
     noise = initial_noise(sampler.seed, index, tuple(target.shape)).to(target.device)
     times = time_grid(sampler.n_steps, sampler.shift_q8)
-    return Injected(sample(velocity, noise, times, [], None, on_step), sampler.n_steps)
+    listener.stage("sampling", sampler.n_steps)
+    return Injected(sample(velocity, noise, times, [], None, estimate.shown_by(listener)), sampler.n_steps)
 
 
 def finished_segment(

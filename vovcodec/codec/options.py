@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
+from vovcodec.container.layout import SOURCE_SIDE_MAX
 from vovcodec.errors import UsageError
 
 __all__ = [
@@ -31,7 +32,6 @@ Approve = Callable[[str], bool]
 _SIZE_FIELDS = ("target_bytes", "target_bitrate", "target_bpp")
 _RATE_FIELDS = (*_SIZE_FIELDS, "lambda_")
 _MOST_GUIDANCE = 100
-_MOST_SIDE_PX = 16_384
 _OPUS_BIT_RATES = (6_000, 510_000)
 
 
@@ -63,8 +63,8 @@ def check_realism(realism: float) -> None:
 def _check_size(size: object) -> None:
     if isinstance(size, tuple) and not (len(size) == 2 and all(isinstance(n, int) and n > 0 for n in size)):
         raise UsageError(f"size must be two positive whole numbers, not {size}")
-    if isinstance(size, tuple) and max(size) > _MOST_SIDE_PX:
-        raise UsageError(f"size must be at most {_MOST_SIDE_PX} a side, not {size[0]}x{size[1]}")
+    if isinstance(size, tuple) and max(size) > SOURCE_SIDE_MAX:
+        raise UsageError(f"size must be at most {SOURCE_SIDE_MAX} a side, not {size[0]}x{size[1]}")
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class DecodeLimits:
         whole decode, as estimated.
     """
 
-    side: int = _MOST_SIDE_PX
+    side: int = SOURCE_SIDE_MAX
     frames: int = 10_000_000
     segments: int = 32_768
     caption: int = 8192

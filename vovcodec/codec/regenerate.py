@@ -42,6 +42,7 @@ __all__ = [
     "segment_indices",
     "shown_frames",
     "theta_of",
+    "usual_revision",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +22,19 @@ from vovcodec.codec.accounting import (
 from vovcodec.codec.budget import target_file_bytes, with_parts
 from vovcodec.codec.check import drift_db
 from vovcodec.codec.devices import require_one_device
+from vovcodec.codec.importance import (
+    MOST_STEPS,
+    inject_indices,
+    left_by_indices,
+    log2_candidates_within,
+    steps_within,
+    warn_of_few_steps,
+)
 from vovcodec.codec.injection import (
     CodedSegment,
     LatentEstimate,
     finished_segment,
     inject_atoms,
-    inject_indices,
-    log2_candidates_within,
-    warn_of_few_steps,
 )
 from vovcodec.codec.limits import require_affordable, steering_cost
 from vovcodec.codec.models import announce_needs, require_model
@@ -47,10 +51,10 @@ from vovcodec.codec.scene import inject_scene
 from vovcodec.codec.sound import sound_bytes
 from vovcodec.codec.spool import FrameSpool
 from vovcodec.container import Sampler, Segment, StreamHeader, VovFile
-from vovcodec.errors import MediaError, UsageError
+from vovcodec.errors import MediaError
 from vovcodec.media import open_frames, pad_frames, resize_frames
 from vovcodec.presets import Preset, list_presets, load_preset, preset_digest, resolve
-from vovcodec.progress import ProgressListener, stage_in_shares
+from vovcodec.progress import ProgressListener
 from vovcodec.sampling.schedule import LEAST_STEERED_TIME, full_grid_injections
 from vovcodec.sampling.steering import MAX_INJECTIONS, SteeringPlan
 
@@ -58,7 +62,6 @@ __all__ = ["preset_of_header", "read_reference", "resteer"]
 
 _LOG2_CANDIDATES = 10  # the fewest of the published range: by far the best quality per candidate drawn
 _MOST_LOG2_CANDIDATES = 14  # unless more are asked for: time doubles with every bit
-_MOST_STEPS = 1000
 _UNLIKE_DB = 20.0  # thumbnails of original and decoded picture are nearer to each other even at the lowest rates
 
 
@@ -109,7 +112,7 @@ def _most_steps(
     """Steps of the sampler that new steering can take, however many bytes there are: of a segment, and of a picture of
     its scene before that."""
     if options.method == "importance":
-        return options.steps or _MOST_STEPS, 0
+        return options.steps or MOST_STEPS, 0
     grid = header.sampler if header.sampler.schedule == "snr" else _own_plan(header, preset)
 
     def most(ratio_q: int) -> int:
@@ -182,37 +185,6 @@ def read_reference(reference: Path | str, header: StreamHeader, spool: FrameSpoo
         )
 
 
-def _steps_within(payload: float, lengths: list[int], wanted_bits: int, most_bits: int) -> int:
-    """Steps of importance sampling, the same for all segments, that use up most of `payload` bytes.
-
-    About 2^wanted_bits candidates at each, but whole bits per index waste less at some step counts than at others.
-    lengths: frames per segment, by which the bytes are shared. most_bits: of an index.
-    """
-    most = max(1, int(8 * payload / len(lengths) / wanted_bits))
-
-    def used(n_indices: int) -> float:
-        try:
-            return payload - _left_by_indices(payload, lengths, n_indices + 1, most_bits)
-        except UsageError:
-            return 0
-
-    choices = range(min(_MOST_STEPS - 1, most), most * 3 // 4, -1)
-    return 1 + max(choices or [_MOST_STEPS - 1], key=used)
-
-
-def _left_by_indices(payload: float, lengths: list[int], n_steps: int, most_bits: int) -> float:
-    """What importance sampling in so many steps leaves of `payload` bytes; lengths, most_bits: as in `_steps_within`.
-
-    Raises UsageError where a segment has not a bit for each of its indices.
-    """
-    frames_left = sum(lengths)
-    for length in lengths:
-        n_bits = log2_candidates_within(payload * length / frames_left, n_steps, most_bits)
-        payload -= math.ceil((n_steps - 1) * n_bits / 8)
-        frames_left -= length
-    return payload
-
-
 def _without_new_scenes(preset: Preset, stream: VovFile) -> Preset:
     """A file of settings that are not known here rests on pictures of scenes only if it did before."""
     has_scenes = any(segment.atoms and segment.atoms.scene_injections for segment in stream.segments)
@@ -245,13 +217,13 @@ class _Job:
         self.payload = self._payload()
         lengths = [each.n_frames for each in stream.segments]
         if options.method == "importance" and options.steps is None and self.payload is not None:
-            self.header = self._header(_steps_within(self.payload, lengths, self.wanted_bits, self.most_bits))
+            self.header = self._header(steps_within(self.payload, lengths, self.wanted_bits, self.most_bits))
             self.payload = self._payload()
         if options.method == "importance":
             warn_of_few_steps(self.header.sampler, listener)
             if self.payload is not None:
                 # Too few bytes for any segment are refused before the first one has taken its time.
-                _left_by_indices(self.payload, lengths, self.header.sampler.n_steps, self.most_bits)
+                left_by_indices(self.payload, lengths, self.header.sampler.n_steps, self.most_bits)
 
     def _file_bytes(self) -> int | None:
         options, header = self.options, self.stream.header
@@ -368,14 +340,15 @@ class _Job:
         estimate = LatentEstimate(frames, target)
         caption = self.stream.caption_of(segment)
         sampler = self.header.sampler
-        show = estimate.shown_by(listener, 0 if self.options.method == "atoms" else 1)
         n_evaluations = 0
         with self.adapters.velocity(self.stream.header, segment, caption) as velocity:
             if self.options.method == "atoms":
                 wanted = float(self.preset.steering.bytes) if size_bytes is None else size_bytes
                 plan, index = self._plan(segment), segment.index
                 arguments = (backbone, self._preset_of_picture(segment), velocity, frames, target, plan, index)
-                injected, n_evaluations = inject_scene(*arguments, size_bytes=wanted, listener=listener, on_step=show)
+                injected, n_evaluations = inject_scene(
+                    *arguments, size_bytes=wanted, listener=listener, on_step=estimate.shown_by(listener, 0)
+                )
                 if injected is None:
                     injected = inject_atoms(
                         velocity,
@@ -384,11 +357,10 @@ class _Job:
                         index,
                         size_bytes=wanted,
                         reach=self.preset.steering.reach,
-                        on_step=show,
-                        on_share=stage_in_shares(listener, "steering"),
+                        estimate=estimate,
+                        listener=listener,
                     )
             else:
-                listener.stage("steering", sampler.n_steps)
                 n_bits = self.wanted_bits
                 if size_bytes is not None:
                     n_bits = log2_candidates_within(size_bytes, sampler.n_steps, self.most_bits)
@@ -398,8 +370,8 @@ class _Job:
                     sampler,
                     segment.index,
                     log2_candidates=n_bits,
+                    estimate=estimate,
                     listener=listener,
-                    on_step=show,
                 )
         return finished_segment(
             backbone,

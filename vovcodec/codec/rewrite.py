@@ -23,6 +23,7 @@ from vovcodec.container.compressed import pack_history
 from vovcodec.container.errors import BadHistory
 from vovcodec.container.layout import CODED_SIDE_MAX, MERGED_VECTORS_MAX, padded_frames
 from vovcodec.errors import ModelError, UsageError
+from vovcodec.media.geometry import require_multiples
 
 __all__ = [
     "joined_captions",
@@ -136,13 +137,7 @@ def resized(stream: VovFile, width: int, height: int) -> VovFile:
     Raises UsageError for sizes that the model cannot have, ModelError where that cannot be told.
     """
     multiple = needed_geometry(stream.header).size_multiple
-    if width % multiple or height % multiple or max(width, height) > CODED_SIDE_MAX:
-        most = CODED_SIDE_MAX // multiple
-        nearest = "x".join(str(min(most, max(1, round(side / multiple))) * multiple) for side in (width, height))
-        raise UsageError(
-            f"{stream.header.backbone_id} makes sizes that are multiples of {multiple}, up to {CODED_SIDE_MAX}; "
-            f"{width}x{height} is not one, the nearest is {nearest}"
-        )
+    require_multiples((width, height), multiple, CODED_SIDE_MAX, f"{stream.header.backbone_id} makes")
     size = {"coded_width": width, "coded_height": height, "source_width": width, "source_height": height}
     square = {"sample_aspect_num": 1, "sample_aspect_den": 1}
     return replace(stream, header=replace(stream.header, **size, **square))

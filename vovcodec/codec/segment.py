@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,15 +21,14 @@ from vovcodec.backbone.checkpointing import FULL_CHECKPOINTING
 from vovcodec.backbone.memory import out_of_memory_explained
 from vovcodec.backbone.protocol import Backbone
 from vovcodec.codec.budget import DEFAULT_VECTOR_SHARE
+from vovcodec.codec.importance import inject_indices, log2_candidates_within
 from vovcodec.codec.injection import (
     CodedSegment,
     Injected,
     LatentEstimate,
     finished_segment,
     inject_atoms,
-    inject_indices,
     inject_nothing,
-    log2_candidates_within,
 )
 from vovcodec.codec.plans import plan_of_preset
 from vovcodec.codec.regenerate import adapted_velocity
@@ -116,31 +115,29 @@ def encode_segment(
     return finish(work.injected(theta, steering_bytes), vector=vector, n_evaluations=n_evaluations)
 
 
+@dataclass
 class _Work:
     """What the parts of one segment share: its latents, the plan of its steering, how its estimate is shown."""
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        preset: Preset,
-        header_sampler: Sampler,
-        adapter: LowRankAdapter | None,
-        caption: str,
-        frames: np.ndarray,
-        index: int,
-        listener: ProgressListener,
-        ranks: Ranks,
-    ) -> None:
-        self.backbone, self.preset, self.sampler, self.adapter = backbone, preset, header_sampler, adapter
-        self.caption, self.frames, self.index, self.listener, self.ranks = caption, frames, index, listener, ranks
-        self.steers, self.injects = preset.steering.method == "atoms", preset.steering.method != "none"
-        self.plan = plan_of_preset(preset, is_still=False)
-        if header_sampler.schedule == "snr":
-            self.plan = replace(
-                self.plan, snr_start_q=header_sampler.snr_start_q, snr_ratio_q=header_sampler.snr_ratio_q
-            )
-        self.target = backbone.to_latents(frames)
-        self.estimate = LatentEstimate(frames, self.target)
+    backbone: Backbone
+    preset: Preset
+    sampler: Sampler
+    adapter: LowRankAdapter | None
+    caption: str
+    frames: np.ndarray
+    index: int
+    listener: ProgressListener
+    ranks: Ranks
+
+    def __post_init__(self) -> None:
+        method = self.preset.steering.method
+        self.steers, self.injects = method == "atoms", method != "none"
+        self.plan = plan_of_preset(self.preset, is_still=False)
+        if self.sampler.schedule == "snr":
+            grid = {"snr_start_q": self.sampler.snr_start_q, "snr_ratio_q": self.sampler.snr_ratio_q}
+            self.plan = replace(self.plan, **grid)
+        self.target = self.backbone.to_latents(self.frames)
+        self.estimate = LatentEstimate(self.frames, self.target)
 
     def scene(self, payload_bytes: float) -> tuple[Injected | None, int]:
         """A picture of the segment's scene and the clip on top of it, where that pays, and network evaluations."""
@@ -242,29 +239,14 @@ class _Work:
 
     def injected(self, theta: np.ndarray | None, steering_bytes: float) -> Injected:
         """What steers the sampler, under the model as θ̂ adapts it."""
-        listener, target, index = self.listener, self.target, self.index
-        show = self.estimate.shown_by(listener, 0 if self.steers else 1)
+        arguments = {"estimate": self.estimate, "listener": self.listener}
         with adapted_velocity(self.backbone, self.caption, self.adapter, theta) as velocity:
             if self.steers:
+                reach = self.preset.steering.reach
                 return inject_atoms(
-                    velocity,
-                    target,
-                    self.plan,
-                    index,
-                    size_bytes=steering_bytes,
-                    reach=self.preset.steering.reach,
-                    on_step=show,
-                    on_share=stage_in_shares(listener, "steering"),
+                    velocity, self.target, self.plan, self.index, size_bytes=steering_bytes, reach=reach, **arguments
                 )
-            listener.stage("steering" if self.injects else "sampling", self.sampler.n_steps)
             if not self.injects:
-                return inject_nothing(velocity, target, self.sampler, index, on_step=show)
-            return inject_indices(
-                velocity,
-                target,
-                self.sampler,
-                index,
-                log2_candidates=log2_candidates_within(steering_bytes, self.sampler.n_steps),
-                listener=listener,
-                on_step=show,
-            )
+                return inject_nothing(velocity, self.target, self.sampler, self.index, **arguments)
+            n_bits = log2_candidates_within(steering_bytes, self.sampler.n_steps)
+            return inject_indices(velocity, self.target, self.sampler, self.index, log2_candidates=n_bits, **arguments)

@@ -11,7 +11,7 @@ import numpy as np
 
 from vovcodec.errors import UsageError
 
-__all__ = ["Segment", "coded_size", "pad_frames", "resize_frames", "segment_lengths"]
+__all__ = ["Segment", "coded_size", "pad_frames", "require_multiples", "resize_frames", "segment_lengths"]
 
 
 def coded_size(width: int, height: int, *, short_side: int, multiple: int) -> tuple[int, int]:
@@ -34,6 +34,20 @@ def coded_size(width: int, height: int, *, short_side: int, multiple: int) -> tu
         return round(distortion, 12), -size[0] * size[1]
 
     return min(candidates, key=preference)
+
+
+def require_multiples(size: tuple[int, int], multiple: int, most: int, who: str, remark: str = "") -> None:
+    """Raises UsageError for a (width, height) in pixels whose sides are not multiples of `multiple` up to `most`.
+
+    who: subject and verb of the message, which names the nearest size; remark: its end.
+    """
+    if all(side % multiple == 0 and side <= most for side in size):
+        return
+    nearest = (min(most // multiple, max(1, round(side / multiple))) * multiple for side in size)
+    raise UsageError(
+        f"{who} sizes that are multiples of {multiple}, up to {most}; {size[0]}x{size[1]} is not one, the nearest is "
+        f"{'x'.join(map(str, nearest))}{remark}"
+    )
 
 
 def _neighbours(ideal: float, multiple: int) -> set[int]:
