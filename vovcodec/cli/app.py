@@ -109,7 +109,7 @@ def main() -> NoReturn:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if "OMP_WAIT_POLICY" not in os.environ and _others_compute():
         # Threads of torch spin while they wait for one another, for long: two stills at a time on two cores took 36 s,
-        # one takes 8. Spinning for a moment only they take 11, but a command alone would take a tenth to a quarter longer.
+        # one takes 8. Spinning for a moment only they take 11, but a command alone a tenth to a quarter longer.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if COMPLETION_VARIABLE in os.environ:
         from vovcodec.cli.completion import complete

@@ -1,4 +1,4 @@
-"""Steering by importance sampling: how many candidates and steps the bytes pay for, and the indices of the chosen ones."""
+"""Steering by importance sampling: the candidates and steps that the bytes pay for, and the indices of the chosen."""
 
 from __future__ import annotations
 
